@@ -1,0 +1,89 @@
+"""Keys: the content address of a compile.
+
+Grammar of what is hashed (XXH3-128), version KEY_VERSION; a change of it is a miss, never a migration:
+
+    hashed    = "neuron-store " purpose " " KEY_VERSION NUL  component*
+    purpose   = "component" | "direct" | "key"
+    component = NUL name NUL field*
+    field     = length(decimal) ":" bytes
+
+    direct key: components compiler, flags, environment, host, then `input` with the model file's bytes
+    component : its own fields; the digest that a result records
+    key       : each component's name, with its digest as the one field
+
+The name before each component and the length before each field keep neighbours apart: `-I -O2` never hashes like
+`-I-O2`.
+"""
+
+from neuron_store.hashing.xxh3 import xxh3_128
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEY_VERSION = 1
+KEY_LENGTH = 32  # hex digits
+
+
+class Component:
+    """One named part of what identifies a compile.
+
+    Attributes:
+        name: `compiler`, `flags`, `environment`, `host`, `hlo` or `side_inputs`.
+        fields: what it was made of, in order.
+    """
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, name: str, fields: "Sequence[bytes]") -> None:
+        self.name = name
+        self.fields = tuple(fields)
+
+    def digest(self) -> str:
+        """Return the component's own XXH3-128 (32 hex digits)."""
+        hasher = _KeyHasher(b"component")
+        hasher.component(self)
+        return hasher.hexdigest()
+
+
+class _KeyHasher:
+    def __init__(self, purpose: bytes) -> None:
+        self._hash = xxh3_128(b"neuron-store %s %d\0" % (purpose, KEY_VERSION))
+
+    def begin(self, name: str) -> None:
+        self._hash.update(b"\0%s\0" % name.encode())
+
+    def field(self, data: bytes) -> None:
+        self._hash.update(b"%d:" % len(data))
+        self._hash.update(data)
+
+    def component(self, component: Component) -> None:
+        self.begin(component.name)
+        for field in component.fields:
+            self.field(field)
+
+    def stream(self, size: int) -> "xxh3_128":
+        """Open a field of `size` bytes that the caller feeds to the returned hash."""
+        self._hash.update(b"%d:" % size)
+        return self._hash
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def begin_direct_key(components: "Sequence[Component]", input_size: int) -> "xxh3_128":
+    """Return a hash that becomes the direct key once exactly `input_size` bytes of the input were fed to it."""
+    hasher = _KeyHasher(b"direct")
+    for component in components:
+        hasher.component(component)
+    hasher.begin("input")
+    return hasher.stream(input_size)
+
+
+def make_key(components: "Sequence[Component]") -> str:
+    """Return the key (32 hex digits) over all components, by their digests."""
+    hasher = _KeyHasher(b"key")
+    for component in components:
+        hasher.begin(component.name)
+        hasher.field(component.digest().encode())
+    return hasher.hexdigest()

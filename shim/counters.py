@@ -1,0 +1,57 @@
+"""Every counter: one table that names, groups and explains them for the log, `stats` and the tests.
+
+An invocation of the shim ends in exactly one outcome (groups hit, miss, pass, error) and may count any number of
+incidents on its way.
+"""
+
+HIT, MISS, PASS, ERROR, INCIDENT = "hit", "miss", "pass", "error", "incident"
+
+COUNTERS: dict[str, tuple[str, str]] = {
+    "hit_direct": (HIT, "served from the local store by the direct key"),
+    "hit_canonical": (HIT, "served from the local store by the canonical key"),
+    "miss_stored": (MISS, "compiled and stored"),
+    "miss_failed": (MISS, "the compiler failed; nothing stored"),
+    "miss_killed": (MISS, "the compiler died of a signal; nothing stored"),
+    "miss_no_output": (MISS, "the compiler succeeded without a new, non-empty output; not stored"),
+    "miss_input_changed": (MISS, "the input changed while it was compiled; not stored"),
+    "miss_shared_directory": (MISS, "another compile ran in the same directory and left a side file; not stored"),
+    "miss_output_open": (MISS, "a process left by the compiler kept its stdout or stderr open; not stored"),
+    "miss_log_too_large": (MISS, "stdout and stderr were larger than max_log_bytes; not stored"),
+    "miss_store_failed": (MISS, "compiled, but the store could not take the result"),
+    "pass_abbreviated_option": (PASS, "an option is abbreviated, so it is not certain which one it is"),
+    "pass_autotuner": (PASS, "started by the compiler's own autotuner"),
+    "pass_bad_configuration": (PASS, "a setting has a value that it cannot have; see `neuron-store config`"),
+    "pass_disabled": (PASS, "disabled by configuration"),
+    "pass_file_option": (PASS, "an option's value is, or mentions, a file or folder"),
+    "pass_help": (PASS, "--help"),
+    "pass_list_operators": (PASS, "list-operators"),
+    "pass_model_directory": (PASS, "the model is a directory"),
+    "pass_neff_info": (PASS, "neff-info"),
+    "pass_nki_kernel": (PASS, "the HLO calls an NKI kernel that lies in a file of its own"),
+    "pass_no_command": (PASS, "no command on the command line"),
+    "pass_no_input": (PASS, "no model file on the command line"),
+    "pass_no_writable_store": (PASS, "not in the store, and the store cannot be written"),
+    "pass_other_command": (PASS, "a command that is not compile"),
+    "pass_pipeline": (PASS, "--pipeline asks for files that are not captured"),
+    "pass_python_input": (PASS, "the model file is Python code"),
+    "pass_query_compute_placement": (PASS, "--query-compute-placement answers by its exit code"),
+    "pass_read_only": (PASS, "not in the store, and read_only is set"),
+    "pass_recursion": (PASS, "started by a compiler that the shim started"),
+    "pass_response_file": (PASS, "an argument is a response file (@file)"),
+    "pass_several_inputs": (PASS, "several model files on the command line"),
+    "pass_special_output": (PASS, "the output is not a regular file"),
+    "pass_unreadable_input": (PASS, "the model file is missing or cannot be read"),
+    "pass_unusual_option": (PASS, "an option lacks its value, or has one it does not take"),
+    "error_internal": (ERROR, "a fault of neuron-store; the real compiler ran"),
+    "error_output": (ERROR, "a hit could not be written to the output; the real compiler ran"),
+    "error_no_compiler": (ERROR, "no real neuronx-cc was found"),
+    "compiler_setting_unusable": (INCIDENT, "the compiler that is set cannot be run; PATH was searched"),
+    "corrupt_direct": (INCIDENT, "a direct entry was torn or flipped; treated as a miss"),
+    "corrupt_result": (INCIDENT, "a result record was torn or flipped; treated as a miss"),
+    "corrupt_blob": (INCIDENT, "a blob was torn or flipped; treated as a miss"),
+    "missing_blob": (INCIDENT, "a result's blob was gone; treated as a miss"),
+    "lock_timeout": (INCIDENT, "waited lock_timeout for another process's compile, then compiled too"),
+    "peers_failed": (INCIDENT, "did not wait longer, because others failed at the same compile"),
+    "store_fault": (INCIDENT, "the store gave an error; see the log"),
+    "waited": (INCIDENT, "waited for another process's compile of the same key"),
+}

@@ -1,0 +1,294 @@
+"""The shim's way through one invocation: pass, hit or miss; each way out names its counter.
+
+Any fault of ours on the way is logged and counted, and the real compiler runs as if the shim were not there.
+"""
+
+import os
+import sys
+import time
+
+from neuron_store.hashing.command_line import CommandLine, read_command_line
+from neuron_store.hashing.compiler import CompilerIdentity, identify_compiler, make_memo, memo_name, recall_identity
+from neuron_store.hashing.environment import host_product, key_environment
+from neuron_store.hashing.inputs import InputFile
+from neuron_store.hashing.keys import Component, begin_direct_key
+from neuron_store.hashing.not_cacheable import NotCacheable
+from neuron_store.shim.deliver import captured_text, deliver, replay
+from neuron_store.shim.execute import GUARD, caller_environment, replace_process, use_default_interrupt
+from neuron_store.shim.log import write_log
+from neuron_store.shim.real_compiler import PROGRAM, search_path, usable
+from neuron_store.shim.settings import Settings, load_settings, state_folder
+from neuron_store.store.blobs import MissingBlob
+from neuron_store.store.direct import DirectEntry, decode_direct
+from neuron_store.store.errors import CompilerNotFound, ConfigurationError, CorruptEntry, OutputUnwritable
+from neuron_store.store.events import Event, append_event
+from neuron_store.store.layout import Layout, discard, read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from neuron_store.hashing.keys import Component
+
+
+def main() -> None:
+    """Run one invocation from sys.argv and end the process with the compiler's exit code."""
+    use_default_interrupt()
+    code = Shim(sys.argv[1:]).run()
+    # Nothing is buffered, and tearing an interpreter down costs a hit a millisecond or two.
+    os._exit(code)
+
+
+class Shim:
+    """One invocation of `neuronx-cc`.
+
+    Attributes:
+        arguments: what follows the program's name.
+        settings, layout: in force for this invocation.
+        command, model, compiler, components: known once they are read.
+        incidents: counters besides the outcome, in order.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        self.environ = caller_environment()
+        self.begun = time.time()
+        self.incidents: list[str] = []
+        self.settings: Settings
+        self.layout: Layout
+        self.command: CommandLine
+        self.model: InputFile | None = None
+        self.output = ""
+        self.compiler = ""
+        self.identity: CompilerIdentity
+        self.components: list[Component] = []
+        self.direct_key = ""
+        self.compile_seconds = 0.0
+
+    def run(self) -> int:
+        """Serve the invocation, or become the real compiler. Returns the exit code."""
+        try:
+            return self._serve()
+        except NotCacheable as answer:
+            outcome, detail = "pass_" + answer.reason, answer.detail
+        except CompilerNotFound as error:
+            return self._no_compiler(error)
+        except OutputUnwritable as error:
+            outcome, detail = "error_output", str(error)
+            self.log(detail)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with us, the compile must happen
+            outcome, detail = "error_internal", repr(error)
+            self.log_fault("a fault of neuron-store; the real compiler runs")
+        return self._become_compiler(outcome, detail)
+
+    # -- the way to a hit ------------------------------------------------------------------------------------
+
+    def _serve(self) -> int:
+        self._configure()
+        if GUARD in self.environ:
+            raise NotCacheable("recursion")
+        if not self.settings.enabled:
+            raise NotCacheable("disabled", self.settings.sources["enabled"])
+        self.command = read_command_line(self.arguments)
+        self.output = _final_path(self.command.output)
+        self.model = InputFile(self.command.model)
+        self.compiler = self.find_compiler()
+        self.identity = self._identify()
+        self.components = self._direct_components()
+        self.direct_key = self.hash_model()
+        if not self.settings.recache and self.try_hit():
+            return 0
+        from neuron_store.shim.miss import serve_miss
+
+        return serve_miss(self)
+
+    def _configure(self) -> None:
+        try:
+            self.settings = load_settings(self.environ)
+        except ConfigurationError as error:
+            self.settings = _settings_without_faults(self.environ)
+            self.layout = Layout(self.settings.dir)
+            self.log(str(error))
+            raise NotCacheable("bad_configuration", str(error)) from error
+        self.layout = Layout(self.settings.dir)
+
+    def find_compiler(self) -> str:
+        """Return the real compiler's path. Raises CompilerNotFound."""
+        wanted = self.settings.compiler
+        if wanted:
+            if usable(wanted):
+                return wanted
+            self.incidents.append("compiler_setting_unusable")
+            self.log(f"compiler = {wanted}, which cannot be run or is a shim; searching PATH")
+        found = search_path(self.environ.get("PATH"))
+        if not found:
+            raise CompilerNotFound(
+                f"neuron-store: no {PROGRAM} on PATH behind the shim; "
+                "install neuronx-cc, or set NEURON_STORE_COMPILER to it"
+            )
+        return found
+
+    def _identify(self) -> CompilerIdentity:
+        memo_path = self.layout.compiler_path(memo_name(self.compiler))
+        try:
+            memo = read_file(memo_path)
+        except OSError:
+            memo = None
+        identity = recall_identity(memo, self.compiler) if memo else None
+        if identity is None:
+            from neuron_store.shim.ask_version import ask_version
+
+            identity = identify_compiler(self.compiler, lambda path: ask_version(path, self.environ))
+            try:
+                self.layout.write_file(memo_path, make_memo(identity, self.compiler))
+            except OSError:
+                pass  # asked again next time
+        return identity
+
+    def _direct_components(self) -> "list[Component]":
+        environ = {os.fsencode(name): os.fsencode(value) for name, value in self.environ.items()}
+        host = [] if self.command.target_given else [host_product()]
+        return [
+            Component("compiler", [os.fsencode(self.identity.name)]),
+            Component("flags", [os.fsencode(option) for option in self.command.options]),
+            Component("environment", key_environment(environ)),
+            Component("host", host),
+        ]
+
+    def hash_model(self) -> str:
+        """Return the direct key for the model file's bytes as they are now. Raises NotCacheable."""
+        if self.model is None:
+            raise AssertionError
+        hasher = begin_direct_key(self.components, self.model.size)
+        self.model.feed(hasher)
+        return hasher.hexdigest()
+
+    # -- hits ------------------------------------------------------------------------------------------------
+
+    def try_hit(self) -> bool:
+        """Serve the invocation from the local store by its direct key, if it is there."""
+        path = self.layout.direct_path(self.direct_key)
+        try:
+            data = read_file(path)
+            if data is None:
+                return False
+            entry = decode_direct(data)
+        except CorruptEntry as error:
+            self.count_corruption("corrupt_direct", error, path)
+            return False
+        except OSError as error:
+            self.count_store_fault(error)
+            return False
+        return self.serve_entry(entry, "hit_direct")
+
+    def serve_entry(self, entry: DirectEntry, outcome: str) -> bool:
+        """Deliver the result that `entry` describes, if it is still valid."""
+        result_path = self.layout.result_path(entry.key)
+        if not _touch(result_path):
+            discard(self.layout.direct_path(self.direct_key))
+            return False
+        try:
+            texts = captured_text(self.layout, entry)
+            deliver(self.layout, entry, self.output, self.command.logfile)
+        except CorruptEntry as error:
+            self.count_corruption(
+                "missing_blob" if isinstance(error, MissingBlob) else "corrupt_blob",
+                error,
+                self.layout.direct_path(self.direct_key),
+                result_path,
+            )
+            return False
+        except OSError as error:
+            raise OutputUnwritable(f"a hit could not be delivered to {self.output}: {error}") from error
+        replay(*texts, entry.interleave)
+        self.record(outcome, key=entry.key, seconds=entry.seconds)
+        return True
+
+    def count_corruption(self, incident: str, error: CorruptEntry, *paths: str) -> None:
+        """Count a corrupt entry and take it out of the way, so that the next store replaces it."""
+        self.incidents.append(incident)
+        self.log(f"{incident}: {error} ({error.path or paths[0]})")
+        for path in (error.path, *paths):
+            if path:
+                discard(path)
+
+    def count_store_fault(self, error: Exception) -> None:
+        """Count a fault of the store that is not a corruption."""
+        self.incidents.append("store_fault")
+        self.log(f"the store {self.layout.root}: {error}")
+
+    # -- ways out --------------------------------------------------------------------------------------------
+
+    def _become_compiler(self, outcome: str, detail: str) -> int:
+        """Replace this process by the real compiler, with everything as it came. Returns only if that fails."""
+        try:
+            compiler = self.compiler or self.find_compiler()
+        except CompilerNotFound as error:
+            return self._no_compiler(error)
+        self.record(outcome, detail=detail)
+        return replace_process(compiler, self.arguments, self.environ)
+
+    def _no_compiler(self, error: CompilerNotFound) -> int:
+        self.record("error_no_compiler")
+        try:
+            os.write(2, f"{error}\n".encode())
+        except OSError:
+            pass
+        return error.exit_code
+
+    def record(self, outcome: str, *, key: str = "", seconds: "float | None" = None, detail: str = "") -> None:
+        """Append this invocation's event to the log; where the store cannot take it, to the user's state folder."""
+        own = max(0.0, time.time() - self.begun - self.compile_seconds)
+        fields = {
+            "key": key,
+            "module": os.path.basename(self.model.path) if self.model else "",
+            "seconds": "" if seconds is None else f"{seconds:.3f}",
+            "ms": f"{own * 1e3:.1f}",
+            "incidents": ",".join(self.incidents),
+            "run": self.environ.get("NEURON_STORE_RUN", ""),
+            "detail": detail,
+        }
+        event = Event(time.time(), outcome, {name: value for name, value in fields.items() if value})
+        try:
+            append_event(self.layout, event)
+        except OSError:
+            event.fields["store"] = self.layout.root
+            try:
+                append_event(Layout(state_folder(self.environ)), event)
+            except OSError as error:
+                self.log(f"{outcome} could not be counted: {error}")
+
+    def log(self, message: str) -> None:
+        """Write to the shim's log file."""
+        write_log(self.settings.log_file, message)
+
+    def log_fault(self, message: str) -> None:
+        """Write to the shim's log file, with the traceback of the exception at hand."""
+        import traceback
+
+        self.log(f"{message}\n{traceback.format_exc()}")
+
+
+def _final_path(path: str) -> str:
+    """Return where a write to `path` would end. Raises NotCacheable if that is no place for a regular file."""
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise NotCacheable("special_output", path)
+    return path
+
+
+def _touch(path: str) -> bool:
+    """Mark a result as used now; return whether it exists."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass  # not ours to touch; it can be served all the same
+    return True
+
+
+def _settings_without_faults(environ: "dict[str, str]") -> Settings:
+    """Return settings by default, but for the store's and the compiler's place where the environment gives them."""
+    kept = ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "NEURON_STORE_DIR", "NEURON_STORE_COMPILER")
+    plain = {name: environ[name] for name in kept if name in environ}
+    return load_settings({**plain, "NEURON_STORE_CONFIG": "/dev/null"})

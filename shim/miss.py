@@ -1,0 +1,252 @@
+"""A miss: look by the canonical key, then compile once for all who ask, and store what the compiler made."""
+
+import hashlib
+import os
+import sys
+import time
+
+from neuron_store.hashing.inputs import CHUNK, NKI_KERNEL_TARGET
+from neuron_store.hashing.keys import Component, make_key
+from neuron_store.hashing.not_cacheable import NotCacheable
+from neuron_store.shim.outputs import OutputWatch
+from neuron_store.shim.run_compiler import Capture, Run, die_like, run_compiler
+from neuron_store.shim.version import VERSION
+from neuron_store.store.blob_writer import store_blob
+from neuron_store.store.blobs import MissingBlob
+from neuron_store.store.direct import DirectEntry, encode_direct
+from neuron_store.store.errors import CorruptEntry
+from neuron_store.store.layout import Layout
+from neuron_store.store.locks import DONE, HELD, PEERS_FAILED, TIMED_OUT, DirectoryWatch, KeyLock, sweep
+from neuron_store.store.results import Result, direct_entry, load_result, save_result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from neuron_store.hashing.inputs import InputFile
+    from neuron_store.shim.main import Shim
+
+_SERVED = "served"
+_UNSERVED_WAITS = {TIMED_OUT: "lock_timeout", PEERS_FAILED: "peers_failed"}
+_ATTEMPTS = 3  # to be served by a result that others stored, should it prove corrupt each time
+
+
+def serve_miss(shim: "Shim") -> int:
+    """Serve an invocation that has no direct entry. Returns the exit code."""
+    if shim.model is None:
+        raise AssertionError
+    if shim.model.mentions(NKI_KERNEL_TARGET):
+        raise NotCacheable("nki_kernel", shim.model.path)
+    sha256 = _sha256(shim.model)
+    components = [
+        *shim.components,
+        Component("hlo", [b"raw", sha256.encode()]),
+        Component("side_inputs", []),
+    ]
+    key = make_key(components)
+    if not shim.settings.recache and _try_canonical(shim, key):
+        return 0
+    if shim.settings.read_only:
+        raise NotCacheable("read_only", shim.layout.root)
+    return _Miss(shim, key, components, sha256).serve()
+
+
+def _sha256(model: "InputFile") -> str:
+    digest = hashlib.sha256()
+    position = 0
+    while chunk := os.pread(model.descriptor, CHUNK, position):
+        digest.update(chunk)
+        position += len(chunk)
+    return digest.hexdigest()
+
+
+def _try_canonical(shim: "Shim", key: str) -> bool:
+    """Serve from the result of `key`, if there is one, and remember the direct key for next time."""
+    path = shim.layout.result_path(key)
+    try:
+        result = load_result(shim.layout, key)
+        if result is None:
+            return False
+        entry = direct_entry(shim.layout, result)
+    except MissingBlob as error:
+        shim.count_corruption("missing_blob", error, path)
+        return False
+    except CorruptEntry as error:
+        shim.count_corruption("corrupt_blob" if error.path else "corrupt_result", error, path)
+        return False
+    except OSError as error:
+        shim.count_store_fault(error)
+        return False
+    if not shim.serve_entry(entry, "hit_canonical"):
+        return False
+    try:
+        _save_direct(shim.layout, shim.direct_key, entry)
+    except OSError:
+        pass  # a store that can only be read serves by the canonical key every time
+    return True
+
+
+def _save_direct(layout: Layout, direct_key: str, entry: DirectEntry) -> None:
+    layout.write_file(layout.direct_path(direct_key), encode_direct(entry))
+
+
+class _Miss:
+    """One compile, from the wait for its turn to the stored result."""
+
+    def __init__(self, shim: "Shim", key: str, components: list[Component], sha256: str) -> None:
+        self.shim = shim
+        self.key = key
+        self.components = components
+        self.sha256 = sha256
+
+    def serve(self) -> int:
+        """Compile, or be served by another process that does. Returns the exit code."""
+        try:
+            lock = KeyLock(self.shim.layout, self.key)
+        except OSError as error:
+            raise NotCacheable("no_writable_store", str(error)) from error
+        turn = TIMED_OUT if self.shim.settings.recache else self._take_turn(lock)
+        if turn == _SERVED:
+            return 0
+        stored = False
+        try:
+            code, stored = self._compile()
+        finally:
+            # Waiters must not take turns at a compile that leaves no result.
+            lock.release(failed=not stored) if turn == HELD else lock.close()
+        die_like(code)
+        return code
+
+    def _take_turn(self, lock: KeyLock) -> str:
+        """Wait until the lock is HELD, or the result is there (_SERVED), or there is no more waiting."""
+        for _ in range(_ATTEMPTS):
+            answer = lock.acquire(self.shim.settings.lock_timeout, self._is_done)
+            self._count_wait(lock, answer)
+            # Between our first look and now, others may have stored the result.
+            if self.shim.try_hit() or _try_canonical(self.shim, self.key):
+                lock.release(failed=False) if answer == HELD else lock.close()
+                return _SERVED
+            if answer != DONE:
+                return answer
+        return TIMED_OUT
+
+    def _is_done(self) -> bool:
+        layout = self.shim.layout
+        return os.path.exists(layout.direct_path(self.shim.direct_key)) or os.path.exists(
+            layout.result_path(self.key)
+        )
+
+    def _count_wait(self, lock: KeyLock, answer: str) -> None:
+        counted = self.shim.incidents
+        if lock.waited and "waited" not in counted:
+            counted.append("waited")
+        if answer in _UNSERVED_WAITS:
+            counted.append(_UNSERVED_WAITS[answer])
+
+    def _compile(self) -> tuple[int, bool]:
+        """Run the compiler and store its result; return its exit code and whether the result is stored."""
+        shim = self.shim
+        watch = OutputWatch(shim.output, shim.command.logfile)
+        directory = self._watch_directory()
+        capture = Capture(self._spill_folder(), shim.settings.max_log_bytes)
+        run = run_compiler(shim.compiler, shim.arguments, shim.environ, capture)
+        shim.compile_seconds = run.seconds
+        # From here on the compiler has run: whatever is wrong with us, it must not run again.
+        try:
+            alone = directory.end() if directory else False
+            outcome = self._judge(run, watch, capture, alone=alone)
+            if outcome == "miss_stored":
+                self._store(run, watch, capture)
+        except Exception as error:  # noqa: BLE001
+            outcome = "miss_store_failed"
+            shim.log_fault(f"the result of {self.key} could not be stored: {error}")
+        try:
+            capture.close()
+            shim.record(outcome, key=self.key, seconds=run.seconds)
+            sweep(shim.layout)
+        except Exception as error:  # noqa: BLE001
+            shim.log_fault(f"after the compile of {self.key}: {error}")
+        return run.code, outcome == "miss_stored"
+
+    def _watch_directory(self) -> "DirectoryWatch | None":
+        try:
+            return DirectoryWatch(self.shim.layout, ".")
+        except OSError:
+            return None
+
+    def _spill_folder(self) -> "str | None":
+        folder = f"{self.shim.layout.root}/tmp"
+        try:
+            self.shim.layout.make_folder(folder)
+        except OSError:
+            return None
+        return folder
+
+    def _judge(self, run: Run, watch: OutputWatch, capture: Capture, *, alone: bool) -> str:
+        """Return the outcome: `miss_stored` if the result may be stored."""
+        if run.code:
+            return "miss_killed" if run.code < 0 else "miss_failed"
+        if not watch.is_new(watch.neff):
+            return "miss_no_output"
+        if self._model_changed():
+            return "miss_input_changed"
+        if not run.streams_ended:
+            return "miss_output_open"
+        if capture.too_large:
+            return "miss_log_too_large"
+        if capture.fault:
+            raise capture.fault
+        if watch.wrapped_is_new and not alone:
+            return "miss_shared_directory"
+        return "miss_stored"
+
+    def _model_changed(self) -> bool:
+        """Tell by its state, and by its bytes: two writes within one tick of a file system's clock look like one."""
+        model = self.shim.model
+        try:
+            return model is None or not model.unchanged() or self.shim.hash_model() != self.shim.direct_key
+        except NotCacheable:
+            return True
+
+    def _store(self, run: Run, watch: OutputWatch, capture: Capture) -> None:
+        """Store blobs, then the record that names them, then the direct entry that leads to it. Raises OSError."""
+        shim = self.shim
+        level = shim.settings.compression_level
+        outputs = watch.store(shim.layout, level)
+        for role, file in (("stdout", capture.files["o"]), ("stderr", capture.files["e"])):
+            if file.tell():
+                file.flush()
+                outputs[role] = store_blob(shim.layout, role, file.fileno(), level)
+        result = Result(
+            key=self.key,
+            components=[
+                {"name": c.name, "digest": c.digest(), "fields": [f.decode("utf-8", "backslashreplace") for f in c.fields]}
+                for c in self.components
+            ],
+            outputs=outputs,
+            interleave=capture.interleave,
+            seconds=run.seconds,
+            input_file=self._describe_input(),
+            provenance=self._describe_provenance(),
+        )
+        save_result(shim.layout, result)
+        entry = DirectEntry(self.key, run.seconds, capture.interleave, outputs)
+        _save_direct(shim.layout, shim.direct_key, entry)
+
+    def _describe_input(self) -> "dict[str, object]":
+        model = self.shim.model
+        if model is None:
+            raise AssertionError
+        return {"name": os.path.basename(model.path), "size": model.size, "sha256": self.sha256, "mode": "raw"}
+
+    def _describe_provenance(self) -> "dict[str, object]":
+        shim = self.shim
+        return {
+            "created": time.time(),
+            "host": os.uname().nodename,
+            "user": os.getuid(),
+            "compiler": shim.compiler,
+            "compiler_version": shim.identity.version,
+            "command": ["neuronx-cc", *shim.arguments],
+            "directory": os.getcwd(),
+            "neuron_store": VERSION,
+            "python": sys.version.split()[0],
+        }

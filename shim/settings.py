@@ -1,0 +1,200 @@
+"""Settings: defaults, then `config.toml`, then `NEURON_STORE_<NAME>` in the environment.
+
+The hit path cannot afford a TOML parser (20 ms), so the plain subset of it that settings need is read here, and
+any line outside that subset hands the whole file to the real parser.
+"""
+
+import os
+
+from neuron_store.store.errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Value = str | int | float | bool
+
+PREFIX = "NEURON_STORE_"
+# Variables of ours in the environment that are not settings.
+OTHER_VARIABLES = ("NEURON_STORE_ACTIVE", "NEURON_STORE_CONFIG", "NEURON_STORE_RUN")
+
+# name: (kind, default or None where it depends on the host, what it does)
+SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
+    "compiler": ("path", "", "the real neuronx-cc; empty: the next one on PATH"),
+    "compression_level": ("integer", 3, "zstd level of stored outputs, 1 to 19; 0 stores them as they are"),
+    "dir": ("path", None, "the local store"),
+    "enabled": ("boolean", True, "false: every invocation goes to the real compiler"),
+    "lock_timeout": ("number", 10800.0, "seconds to wait for another process that compiles the same key"),
+    "log_file": ("path", None, "where the shim writes what went wrong"),
+    "max_log_bytes": ("integer", 1 << 30, "bytes of stdout and stderr beyond which a result is not stored"),
+    "read_only": ("boolean", False, "true: serve hits, store nothing"),
+    "recache": ("boolean", False, "true: compile even if there is a hit, and store the new result"),
+}
+_LIMITS = {"compression_level": (0, 19), "lock_timeout": (0, float("inf")), "max_log_bytes": (0, float("inf"))}
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class Settings:
+    """All settings, each with its type.
+
+    Attributes:
+        sources: name -> `default`, the configuration file's path, or the environment variable's name.
+    """
+
+    __slots__ = (*SETTINGS, "sources")
+
+    compiler: str
+    compression_level: int
+    dir: str
+    enabled: bool
+    lock_timeout: float
+    log_file: str
+    max_log_bytes: int
+    read_only: bool
+    recache: bool
+    sources: dict[str, str]
+
+
+def load_settings(environ: "Mapping[str, str]") -> Settings:
+    """Return the settings in force. Raises ConfigurationError for a value that a setting cannot have."""
+    settings = Settings()
+    settings.sources = {}
+    path = config_path(environ)
+    from_file = read_config(path)
+    for name in SETTINGS:
+        variable = PREFIX + name.upper()
+        if variable in environ:
+            value: Value = _from_text(name, environ[variable], variable)
+            source = variable
+        elif name in from_file:
+            value, source = _checked(name, from_file[name], f"{name} in {path}"), path
+        else:
+            value, source = default_value(name, environ), "default"
+        if value == "":  # as if it were not set
+            value = default_value(name, environ)
+        setattr(settings, name, value)
+        settings.sources[name] = source
+    return settings
+
+
+def default_value(name: str, environ: "Mapping[str, str]") -> "Value":
+    """Return a setting's default on this host."""
+    if name == "dir":
+        return f"{_base_folder(environ, 'XDG_CACHE_HOME', '.cache')}/neuron-store"
+    if name == "log_file":
+        return f"{state_folder(environ)}/shim.log"
+    default = SETTINGS[name][1]
+    if default is None:
+        raise KeyError(name)
+    return default
+
+
+def state_folder(environ: "Mapping[str, str]") -> str:
+    """Return where the log, and events that a store cannot take, are kept."""
+    return f"{_base_folder(environ, 'XDG_STATE_HOME', '.local/state')}/neuron-store"
+
+
+def config_path(environ: "Mapping[str, str]") -> str:
+    """Return the path of the configuration file, which need not exist."""
+    path = environ.get("NEURON_STORE_CONFIG")
+    return path or f"{_base_folder(environ, 'XDG_CONFIG_HOME', '.config')}/neuron-store/config.toml"
+
+
+def _base_folder(environ: "Mapping[str, str]", variable: str, below_home: str) -> str:
+    # The XDG specification: a relative path in these variables is ignored.
+    base = environ.get(variable, "")
+    if base.startswith("/"):
+        return base
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return f"{home}/{below_home}"
+
+
+def read_config(path: str) -> "dict[str, Value]":
+    """Return what the configuration file sets; {} if there is none. Raises ConfigurationError."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}); mend it or remove it") from error
+    values = _read_plain(text)
+    return _read_toml(text, path) if values is None else values
+
+
+def _read_plain(text: str) -> "dict[str, Value] | None":
+    """Read lines of `name = true|false|integer|"plain string"`; None if there is any other line."""
+    values: dict[str, Value] = {}
+    for line in text.replace("\r\n", "\n").split("\n"):
+        stripped = line.strip(" \t")
+        if not stripped or (stripped[0] == "#" and stripped.isprintable()):
+            continue
+        name, equals, written = (part.strip(" \t") for part in stripped.partition("="))
+        value = _plain_value(written)
+        if not equals or value is None or not name.isidentifier() or not name.isascii() or name in values:
+            return None
+        values[name] = value
+    return values
+
+
+def _plain_value(written: str) -> "Value | None":
+    if written in ("true", "false"):
+        return written == "true"
+    if written.isdigit() and written.isascii() and (written[0] != "0" or written == "0"):
+        return int(written)
+    inside = written[1:-1]
+    if len(written) > 1 and written[0] == written[-1] == '"' and inside.isprintable():
+        return None if '"' in inside or "\\" in inside else inside
+    return None
+
+
+def _read_toml(text: str, path: str) -> "dict[str, Value]":
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        return dict(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}; mend it or remove it") from error
+
+
+def _from_text(name: str, text: str, where: str) -> "Value":
+    kind = SETTINGS[name][0]
+    value: Value = text
+    try:
+        if kind == "boolean":
+            value = _WORDS[text.strip().lower()]
+        elif kind == "integer":
+            value = int(text)
+        elif kind == "number":
+            value = float(text)
+    except (KeyError, ValueError):
+        raise ConfigurationError(f"{where} is {text!r}, which is not {_a(kind)}") from None
+    return _checked(name, value, where)
+
+
+def _checked(name: str, value: "Value", where: str) -> "Value":
+    kind = SETTINGS[name][0]
+    if kind == "number" and type(value) is int:
+        value = float(value)
+    expected = {"boolean": bool, "integer": int, "number": float, "path": str}[kind]
+    if type(value) is not expected:
+        raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}")
+    if isinstance(value, str):
+        return os.path.abspath(os.path.expanduser(value)) if value else value
+    low, high = _LIMITS.get(name, (value, value))
+    if not low <= value <= high:
+        raise ConfigurationError(f"{where} is {value}, which is not from {low} to {high}")
+    return value
+
+
+def parse_setting(name: str, text: str) -> "Value":
+    """Return the value that `text` means for setting `name`. Raises ConfigurationError."""
+    if name not in SETTINGS:
+        raise ConfigurationError(f"there is no setting {name!r}; there are {', '.join(SETTINGS)}")
+    return _from_text(name, text, name)
+
+
+def _a(kind: str) -> str:
+    return {"boolean": "true or false", "integer": "an integer", "number": "a number", "path": "a path"}[kind]

@@ -1,0 +1,216 @@
+"""The folders of a local store, and how a file comes to be in them.
+
+    <root>/
+      CACHEDIR.TAG
+      results/ab/<key>           result records
+      direct/ab/<direct key>     what a hit needs, in one small file
+      blobs/cd/<sha256>[.zst]    output bytes, mode 0444
+      compilers/<hash>           remembered compiler identities
+      locks/<key>                one compile at a time
+      queue/                     results that a remote still lacks
+      events/<day>-<uid>         the append-only event log
+      tmp/                       files being written; each locked by its writer
+
+Every write is a temporary file in the same file system, then a rename: a reader sees all of it or none. Whether a
+group shares the store is told by the root's own mode: where its group may write, so may it everything inside.
+"""
+
+import os
+
+from neuron_store.store.errors import StoreUnavailable
+
+ROOT_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# This folder is a compile cache made by neuron-store. It can be deleted at any time.\n"
+    b"# About cache folder tags: https://bford.info/cachedir/\n"
+)
+KEY_LENGTH = 32
+BLOB_LENGTH = 64
+_HEX = frozenset("0123456789abcdef")
+
+
+def is_hex(name: str, length: int) -> bool:
+    """Tell whether `name` is exactly `length` lower-case hex digits."""
+    return len(name) == length and _HEX.issuperset(name)
+
+
+class Layout:
+    """The paths of one local store.
+
+    Attributes:
+        root: the store's folder, absolute. It need not exist yet.
+    """
+
+    __slots__ = ("_group", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._group: bool | None = None
+
+    def result_path(self, key: str) -> str:
+        """Return the path of the result record of `key`."""
+        return self._fan_out("results", key, KEY_LENGTH)
+
+    def direct_path(self, direct_key: str) -> str:
+        """Return the path of the direct entry of `direct_key`."""
+        return self._fan_out("direct", direct_key, KEY_LENGTH)
+
+    def blob_path(self, sha256: str, suffix: str = "") -> str:
+        """Return the path of the blob `sha256` as stored: `suffix` is "" for raw, ".zst" for compressed."""
+        return self._fan_out("blobs", sha256, BLOB_LENGTH) + suffix
+
+    def compiler_path(self, name: str) -> str:
+        """Return the path of a remembered compiler identity."""
+        return f"{self.root}/compilers/{name}"
+
+    def lock_path(self, name: str) -> str:
+        """Return the path of the lock `name`."""
+        return f"{self.root}/locks/{name}"
+
+    def event_path(self, name: str) -> str:
+        """Return the path of one file of the event log."""
+        return f"{self.root}/events/{name}"
+
+    def _fan_out(self, folder: str, name: str, length: int) -> str:
+        if not is_hex(name, length):
+            raise ValueError(f"not a name of the store's {folder}: {name!r}")
+        return f"{self.root}/{folder}/{name[:2]}/{name}"
+
+    @property
+    def group_shared(self) -> bool:
+        """Whether the root's mode lets its group write."""
+        if self._group is None:
+            try:
+                self._group = bool(os.stat(self.root).st_mode & 0o020)
+            except OSError:
+                self._group = False
+        return self._group
+
+    def share(self, descriptor: int, mode: int) -> None:
+        """Give an open file its `mode` whatever the umask, with the group's rights where the store is shared."""
+        if self.group_shared:
+            mode |= (mode & 0o600) >> 3
+        os.fchmod(descriptor, mode)
+
+    def make_folder(self, path: str) -> None:
+        """Make `path` and what is missing above it, down from the root; the first maker tags the root."""
+        if not path.startswith(self.root):
+            raise ValueError(f"{path} is not in the store {self.root}")
+        if not os.path.isdir(self.root):
+            os.makedirs(self.root, exist_ok=True)
+            self._group = None
+        self._tag_root()
+        walked = self.root
+        for part in path[len(self.root) :].strip("/").split("/"):
+            walked = f"{walked}/{part}" if part else walked
+            try:
+                os.mkdir(walked)
+            except FileExistsError:
+                continue
+            if self.group_shared:
+                os.chmod(walked, 0o2775)
+
+    def _tag_root(self) -> None:
+        try:
+            descriptor = os.open(f"{self.root}/CACHEDIR.TAG", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(ROOT_TAG)
+
+    def open_creating(self, path: str, flags: int, mode: int = 0o644) -> int:
+        """Open a file of the store, making it and its folder if need be. Raises OSError."""
+        flags |= os.O_CREAT | os.O_CLOEXEC
+        try:
+            return self._open_shared(path, flags, mode)
+        except FileNotFoundError:
+            self.make_folder(os.path.dirname(path))
+            return self._open_shared(path, flags, mode)
+
+    def _open_shared(self, path: str, flags: int, mode: int) -> int:
+        try:
+            descriptor = os.open(path, flags | os.O_EXCL, mode)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            return os.open(path, flags, mode)
+        if self.group_shared:
+            self.share(descriptor, mode)
+        return descriptor
+
+    def open_temporary(self) -> "tuple[int, str]":
+        """Make an empty file in tmp/ and return its descriptor (read-write, locked while open) and path."""
+        import fcntl
+
+        path = f"{self.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
+        descriptor = self.open_creating(path, os.O_RDWR | os.O_EXCL)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor, path
+
+    def publish(self, descriptor: int, temporary: str, path: str, mode: int) -> None:
+        """Close a temporary file and give it its mode and its final name, in place of what was there."""
+        try:
+            self.share(descriptor, mode)
+            os.close(descriptor)
+            try:
+                os.rename(temporary, path)
+            except FileNotFoundError:
+                self.make_folder(os.path.dirname(path))
+                os.rename(temporary, path)
+        except OSError:
+            discard(temporary)
+            raise
+
+    def write_file(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Write a whole small file so that a reader sees the old one or the new one. Raises OSError."""
+        descriptor, temporary = self.open_temporary()
+        try:
+            write_all(descriptor, data)
+        except OSError:
+            os.close(descriptor)
+            discard(temporary)
+            raise
+        self.publish(descriptor, temporary, path, mode)
+
+    def require_writable(self) -> None:
+        """Raise StoreUnavailable if nothing can be written here, with the system's reason."""
+        try:
+            descriptor, temporary = self.open_temporary()
+            os.close(descriptor)
+            os.unlink(temporary)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the store {self.root} cannot be written ({error.strerror}); "
+                "free it, change its owner, or set NEURON_STORE_DIR to another folder"
+            ) from error
+
+
+def discard(path: str) -> None:
+    """Delete a file, if it is there and may be deleted."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def write_all(descriptor: int, data: "bytes | memoryview") -> None:
+    """Write all of `data`. Raises OSError (a full disk, say)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def read_file(path: str) -> "bytes | None":
+    """Return a small file's content, or None if there is no such file. Raises OSError for other faults."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        size = os.fstat(descriptor).st_size
+        chunks = []
+        while chunk := os.read(descriptor, size + 1):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)
