@@ -1,0 +1,92 @@
+"""`neuron-store config`: every setting, its value and where it came from."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import tomlkit
+import typer
+from rich.table import Table
+
+from neuron_store.cli import presentation
+from neuron_store.shim.settings import (
+    OTHER_VARIABLES,
+    PREFIX,
+    SETTINGS,
+    config_path,
+    load_settings,
+    parse_setting,
+    read_config,
+)
+from neuron_store.store.errors import ConfigurationError
+
+_config = typer.Typer(help="Show every setting, its value and where it came from; set one.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.add_typer(_config, name="config")
+
+
+@_config.callback(invoke_without_command=True)
+def config(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every setting, its value and where it came from."""
+    if context.invoked_subcommand:
+        return
+    settings = load_settings(os.environ)
+    rows = {name: {"value": getattr(settings, name), "source": settings.sources[name]} for name in SETTINGS}
+    if as_json:
+        presentation.print_json({"config_file": config_path(os.environ), "settings": rows})
+        return
+    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
+    table.columns[1].overflow = table.columns[2].overflow = "fold"
+    for name, row in rows.items():
+        value = row["value"]
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        table.add_row(name, shown or "-", row["source"], SETTINGS[name][2])
+    presentation.console().print(table)
+    for warning in _unknown_names():
+        presentation.console(stderr=True).print(f"neuron-store: {warning}", markup=False, soft_wrap=True)
+
+
+def _unknown_names() -> list[str]:
+    path = config_path(os.environ)
+    known = {PREFIX + name.upper() for name in SETTINGS} | set(OTHER_VARIABLES)
+    unknown = [f"{name} in {path} is no setting" for name in read_config(path) if name not in SETTINGS]
+    return unknown + [
+        f"{name} in the environment is no setting"
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+@_config.command("set")
+def set_value(
+    name: Annotated[str, typer.Argument(help="The setting's name.")],
+    value: Annotated[str, typer.Argument(help="Its value; an empty one takes the setting out of the file.")],
+) -> None:
+    """Write a setting to the configuration file."""
+    parsed = parse_setting(name, value)
+    path = Path(config_path(os.environ))
+    try:
+        document = tomlkit.parse(path.read_text()) if path.exists() else tomlkit.document()
+    except (OSError, UnicodeDecodeError, tomlkit.exceptions.ParseError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}); mend it or remove it") from error
+    if value == "":
+        document.pop(name, None)
+    else:
+        document[name] = parsed
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(tomlkit.dumps(document))
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+    typer.echo(f"{name} = {parsed if value else '(default)'} in {path}")
+    variable = PREFIX + name.upper()
+    if variable in os.environ:
+        typer.echo(f"but {variable} is set in the environment and comes first", err=True)

@@ -1,0 +1,75 @@
+"""`neuron-store env`: the line that puts the shim first on PATH."""
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuron_store.shim.launcher import launcher_folder, write_launcher
+from neuron_store.store.errors import StoreUnavailable
+
+
+class Shell(str, Enum):
+    """The shells whose language the line can be in."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("env")(env)
+
+
+def env(
+    shell: Annotated[
+        "Shell | None", typer.Option(help="The shell to write for; by default the one this runs under.")
+    ] = None,
+    unset: Annotated[bool, typer.Option("--unset", help="Take the shim off PATH again.")] = False,
+    path: Annotated[
+        bool, typer.Option("--path", help="Print only the folder to put first on PATH (for a Dockerfile).")
+    ] = False,
+) -> None:
+    """Print the line that puts the shim first on PATH: eval "$(neuron-store env)"."""
+    folder = launcher_folder() if unset else write_launcher().parent
+    if path:
+        typer.echo(str(folder))
+        return
+    typer.echo(path_line(folder, os.environ.get("PATH", ""), shell or _calling_shell(), unset=unset))
+
+
+def path_line(folder: Path, current: str, shell: Shell, *, unset: bool = False) -> str:
+    """Return the line that makes `folder` the first of PATH, or takes it off, whatever PATH holds now.
+
+    Raises StoreUnavailable where no PATH can name the folder.
+    """
+    if ":" in str(folder):
+        raise StoreUnavailable(f"{folder} has a colon, so PATH cannot name it; install neuron-store elsewhere")
+    entries = [entry for entry in current.split(":") if entry != str(folder)]
+    if not unset:
+        entries.insert(0, str(folder))
+    if shell is Shell.FISH:
+        return "set -gx PATH " + " ".join(_quote_fish(entry) for entry in entries) + ";"
+    return f"export PATH={_quote_posix(':'.join(entries))};"
+
+
+def _quote_posix(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _quote_fish(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _calling_shell() -> Shell:
+    """Return the shell that started us, else the login shell, else bash (whose line any POSIX shell reads)."""
+    try:
+        names = [Path(f"/proc/{os.getppid()}/comm").read_text().strip()]
+    except OSError:
+        names = []
+    names.append(Path(os.environ.get("SHELL", "")).name)
+    known = {shell.value: shell for shell in Shell}
+    return next((known[name] for name in names if name in known), Shell.BASH)

@@ -1,0 +1,79 @@
+"""`neuron-store run`: a command with the shim first on its PATH, and a summary when it ends."""
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from typing import Annotated
+
+import typer
+
+from neuron_store.cli.context import events_of, local_store
+from neuron_store.cli.presentation import duration, plural
+from neuron_store.cli.statistics import Totals
+from neuron_store.shim.launcher import write_launcher
+from neuron_store.shim.real_compiler import PROGRAM, search_path
+from neuron_store.store.errors import NotFound
+
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    app.command("run", context_settings=settings)(run)
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary at the end.")] = False,
+) -> None:
+    """Run a command with the shim first on PATH; at the end say on stderr what was served and what compiled."""
+    begun = time.time()
+    environ, run_id = shimmed_environment(dict(os.environ))
+    code = _run(command, environ)
+    if not quiet:
+        typer.echo(_summary(run_id, begun), err=True)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), -code)
+    raise typer.Exit(code)
+
+
+def shimmed_environment(environ: dict[str, str]) -> tuple[dict[str, str], str]:
+    """Return `environ` with the shim first on PATH and a new run's name in it, and that name."""
+    run_id = uuid.uuid4().hex[:16]
+    folder = str(write_launcher().parent)
+    entries = [entry for entry in environ.get("PATH", os.defpath).split(":") if entry != folder]
+    return {**environ, "PATH": ":".join([folder, *entries]), "NEURON_STORE_RUN": run_id}, run_id
+
+
+def _run(command: list[str], environ: dict[str, str]) -> int:
+    # Ctrl-C reaches the command from the terminal; we stay to say what it did.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            command, env=environ, close_fds=False, preexec_fn=lambda: signal.signal(signal.SIGINT, before)
+        )
+    except OSError as error:
+        raise NotFound(f"{command[0]} cannot be run: {error.strerror}") from error
+    for number in _FORWARDED:
+        signal.signal(number, lambda received, _frame: process.send_signal(received))
+    return process.wait()
+
+
+def _summary(run_id: str, begun: float) -> str:
+    totals = Totals(event for event in events_of(local_store(), begun) if event.fields.get("run") == run_id)
+    if not totals.invocations:
+        missing = "" if search_path(os.environ.get("PATH")) else f" (there is no {PROGRAM} on PATH)"
+        return f"neuron-store: nothing was compiled{missing}"
+    said = [plural(totals.hits, "hit"), plural(totals.misses, "miss", "misses")]
+    if totals.passed:
+        said.append(f"{totals.passed} passed through")
+    if totals.errors:
+        said.append(f"{plural(totals.errors, 'error')} (see the log: neuron-store config)")
+    return (
+        f"neuron-store: {', '.join(said)}; compiled {duration(totals.seconds_compiled)}, "
+        f"saved {duration(totals.seconds_saved)}"
+    )

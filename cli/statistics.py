@@ -1,0 +1,131 @@
+"""`neuron-store stats`: every counter by name, and the compile time that hits saved."""
+
+import collections
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from neuron_store.cli import presentation
+from neuron_store.cli.context import events_of, local_store
+from neuron_store.shim.counters import COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
+from neuron_store.store.events import Event
+from neuron_store.store.usage import measure_usage
+
+_GROUP_TITLES = {HIT: "Hits", MISS: "Misses", PASS: "Passed through", ERROR: "Errors", INCIDENT: "Incidents"}
+
+
+class Totals:
+    """Counters and seconds over some events.
+
+    Attributes:
+        counters: every counter's name -> count, 0 included; names of other versions are kept too.
+        seconds_compiled, seconds_saved: of compile, spent on misses and spared by hits.
+        seconds_unknown: hits whose compile time is not known, so that seconds_saved leaves them out.
+    """
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.counters: collections.Counter[str] = collections.Counter(dict.fromkeys(COUNTERS, 0))
+        self.seconds_compiled = 0.0
+        self.seconds_saved = 0.0
+        self.seconds_unknown = 0
+        for event in events:
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        self.counters[event.outcome] += 1
+        self.counters.update(event.incidents)
+        group = COUNTERS.get(event.outcome, ("", ""))[0]
+        if group == MISS:
+            self.seconds_compiled += event.seconds or 0.0
+        elif group == HIT:
+            self.seconds_saved += event.seconds or 0.0
+            self.seconds_unknown += event.seconds is None
+
+    def of_group(self, group: str) -> int:
+        """Return the sum of a group's counters."""
+        return sum(self.counters[name] for name, (of, _) in COUNTERS.items() if of == group)
+
+    @property
+    def hits(self) -> int:
+        """Requests served from the store."""
+        return self.of_group(HIT)
+
+    @property
+    def misses(self) -> int:
+        """Requests that were compiled under the shim."""
+        return self.of_group(MISS)
+
+    @property
+    def passed(self) -> int:
+        """Requests handed to the real compiler uncached."""
+        return self.of_group(PASS)
+
+    @property
+    def errors(self) -> int:
+        """Requests that met a fault of ours."""
+        return self.of_group(ERROR)
+
+    @property
+    def invocations(self) -> int:
+        """All requests."""
+        return self.hits + self.misses + self.passed + self.errors
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {
+            "hits": self.hits,
+            "misses": self.misses,
+            "passed_through": self.passed,
+            "errors": self.errors,
+            "seconds_compiled": round(self.seconds_compiled, 3),
+            "seconds_saved": round(self.seconds_saved, 3),
+            "hits_of_unknown_seconds": self.seconds_unknown,
+            "counters": dict(self.counters),
+        }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("stats")(stats)
+
+
+def stats(
+    since: Annotated[str, typer.Option(help="Only what happened since: 90s, 15m, 1h, 2d, 1w, or a date.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every counter.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show the counters that are zero, too.")] = False,
+) -> None:
+    """Show hits, misses, and the compile time that hits saved."""
+    layout = local_store()
+    begun = presentation.moment(since) if since else 0.0
+    totals = Totals(events_of(layout, begun))
+    usage = measure_usage(layout)
+    if as_json:
+        store = {"dir": layout.root, "results": usage.results, "blobs": usage.blobs, "bytes": usage.bytes}
+        presentation.print_json({"store": store, "since": begun or None, **totals.as_dict()})
+        return
+    _print_table(totals, every=every)
+    asked = totals.hits + totals.misses
+    rate = f"{totals.hits / asked:.1%}" if asked else "-"
+    unknown = f" ({totals.seconds_unknown} hits of unknown seconds left out)" if totals.seconds_unknown else ""
+    out = presentation.console()
+    out.print(f"hit rate        {rate} of {presentation.plural(asked, 'cacheable request')}")
+    out.print(f"time compiled   {presentation.duration(totals.seconds_compiled)}")
+    out.print(f"time saved      {presentation.duration(totals.seconds_saved)}{unknown}")
+    out.print(f"store           {layout.root}", soft_wrap=True, markup=False)
+    out.print(f"                {presentation.plural(usage.results, 'result')}, {presentation.size(usage.bytes)} on disk")
+
+
+def _print_table(totals: Totals, *, every: bool) -> None:
+    table = Table("counter", "count", "meaning", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for group, title in _GROUP_TITLES.items():
+        names = [name for name, (of, _) in COUNTERS.items() if of == group and (every or totals.counters[name])]
+        if names or group in (HIT, MISS):
+            total = "" if group == INCIDENT else presentation.number(totals.of_group(group))
+            table.add_row(f"[bold]{title}", f"[bold]{total}", "")
+        for name in names:
+            table.add_row(f"  {name}", presentation.number(totals.counters[name]), COUNTERS[name][1])
+    presentation.console().print(table)
+    presentation.console().print()

@@ -1,0 +1,154 @@
+"""What tests share: a host of their own, with a store, a shim and a stand-in compiler."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuron_store.cli.statistics import Totals
+from neuron_store.shim.launcher import write_launcher
+from neuron_store.store.events import read_events
+from neuron_store.store.layout import Layout
+
+HERE = Path(__file__).parent
+STANDIN = HERE / "standin_compiler.py"
+VERSION = "2.14.227.0+2d4f85be"
+
+
+def install_standin(folder: Path) -> Path:
+    """Put a stand-in `neuronx-cc` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "neuronx-cc"
+    program.write_text(f"#!{sys.executable} -IS\n" + STANDIN.read_text())
+    program.chmod(0o755)
+    return program
+
+
+class Host:
+    """One machine: its home, store, compiler and launcher, all below a test's own folder."""
+
+    def __init__(self, base: Path, launcher: Path) -> None:
+        self.base = base
+        self.home = base / "home"
+        self.store = base / "store"
+        self.work = base / "work"
+        self.venv = base / "venv"
+        self.launcher = launcher
+        self.runs_file = base / "runs"
+        for folder in (self.home, self.work):
+            folder.mkdir(parents=True)
+        self.compiler = install_standin(self.venv / "bin")
+        self.env = {
+            "HOME": str(self.home),
+            "PATH": f"{launcher.parent}:{self.compiler.parent}:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "NEURON_STORE_DIR": str(self.store),
+            "STANDIN_RUNS": str(self.runs_file),
+        }
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(str(self.store))
+
+    @property
+    def log_file(self) -> Path:
+        return self.home / ".local/state/neuron-store/shim.log"
+
+    def environ(self, extra: dict) -> dict:
+        merged = {**self.env, **extra}
+        return {name: str(value) for name, value in merged.items() if value is not None}
+
+    def cc(self, *arguments, cwd=None, check=True, stdin=subprocess.DEVNULL, **extra):
+        """Run the shim's `neuronx-cc`; keyword arguments are added to the environment."""
+        done = subprocess.run(
+            ["neuronx-cc", *map(str, arguments)],
+            executable=str(self.launcher),
+            cwd=cwd or self.work,
+            env=self.environ(extra),
+            capture_output=True,
+            stdin=stdin,
+            timeout=120,
+        )
+        if check:
+            assert done.returncode == 0, done.stderr.decode()
+        return done
+
+    def start(self, *arguments, cwd=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **extra):
+        return subprocess.Popen(
+            ["neuronx-cc", *map(str, arguments)],
+            executable=str(self.launcher),
+            cwd=cwd or self.work,
+            env=self.environ(extra),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+    def cli(self, *arguments, check=True, cwd=None, **extra):
+        """Run `neuron-store`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "neuron_store.cli", *map(str, arguments)],
+            cwd=cwd or self.work,
+            env=self.environ(extra),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def model(self, name="model.hlo_module.pb", data=b"\x0a\x04main an HLO module") -> Path:
+        path = self.work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    @property
+    def runs(self) -> list[dict]:
+        """What the real compiler was asked to do, run by run (without --version)."""
+        if not self.runs_file.exists():
+            return []
+        return [json.loads(line) for line in self.runs_file.read_text().splitlines()]
+
+    def counters(self) -> dict[str, int]:
+        """Every counter that is not zero."""
+        events = list(read_events(self.layout))
+        events += read_events(Layout(str(self.home / ".local/state/neuron-store")))
+        return {name: count for name, count in Totals(events).counters.items() if count}
+
+    def leftovers(self) -> list[str]:
+        """Temporary files and locks, in the store and in the work folder, that should not be there at rest."""
+        found = [str(path) for name in ("tmp", "locks") for path in (self.store / name).glob("*")]
+        return found + [str(path) for path in self.base.rglob(".neuron-store-*")]
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory) -> Path:
+    return write_launcher(tmp_path_factory.mktemp("launcher"))
+
+
+@pytest.fixture
+def host(tmp_path, launcher) -> Host:
+    return Host(tmp_path, launcher)
+
+
+@pytest.fixture
+def make_host(tmp_path, launcher):
+    return lambda name: Host(tmp_path / name, launcher)
+
+
+@pytest.fixture
+def mount_namespace():
+    """The prefix of a command that may mount things only it sees; skips where the kernel forbids it."""
+    prefix = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        prefix = ["unshare", "--mount"]
+        if os.geteuid() or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+            pytest.skip("this kernel does not let us make a mount namespace")
+    return prefix
