@@ -41,15 +41,24 @@ def config(
     if as_json:
         presentation.print_json({"config_file": config_path(os.environ), "settings": rows})
         return
+    path = config_path(os.environ)
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
     table.columns[1].overflow = table.columns[2].overflow = "fold"
     for name, row in rows.items():
-        value = row["value"]
-        shown = str(value).lower() if isinstance(value, bool) else str(value)
-        table.add_row(name, shown or "-", row["source"], SETTINGS[name][2])
-    presentation.console().print(table)
+        source = "config.toml" if row["source"] == path else row["source"]
+        table.add_row(name, _shown(row["value"]) or "-", source, SETTINGS[name][2])
+    presentation.print_table(table)
+    presentation.write(f"\nconfig.toml is {path}" + ("" if os.path.exists(path) else ", which does not exist") + "\n")
     for warning in _unknown_names():
-        presentation.console(stderr=True).print(f"neuron-store: {warning}", markup=False, soft_wrap=True)
+        presentation.remark(warning)
+
+
+def _shown(value: object) -> str:
+    """Return a value as config.toml has it, but for a string's quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _unknown_names() -> list[str]:
@@ -69,16 +78,18 @@ def set_value(
     value: Annotated[str, typer.Argument(help="Its value; an empty one takes the setting out of the file.")],
 ) -> None:
     """Write a setting to the configuration file."""
-    parsed = parse_setting(name, value)
-    path = Path(config_path(os.environ))
+    parsed = parse_setting(name, value) if value else None
+    path = Path(os.path.realpath(config_path(os.environ)))  # a link to elsewhere stays a link
     try:
         document = tomlkit.parse(path.read_text()) if path.exists() else tomlkit.document()
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.ParseError) as error:
         raise ConfigurationError(f"{path} cannot be read ({error}); mend it or remove it") from error
-    if value == "":
+    if parsed is not None:
+        document[name] = parsed
+    elif name in SETTINGS or name in document:
         document.pop(name, None)
     else:
-        document[name] = parsed
+        parse_setting(name, value)  # says which settings there are
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -86,7 +97,7 @@ def set_value(
         temporary.replace(path)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
-    typer.echo(f"{name} = {parsed if value else '(default)'} in {path}")
+    presentation.write(f"{name} = {_shown(parsed)} in {path}\n" if value else f"{name} is not set in {path}\n")
     variable = PREFIX + name.upper()
     if variable in os.environ:
-        typer.echo(f"but {variable} is set in the environment and comes first", err=True)
+        presentation.remark(f"{variable} is set in the environment and comes before it")

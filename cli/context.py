@@ -3,6 +3,7 @@
 import os
 
 from neuron_store.shim.settings import Settings, load_settings, state_folder
+from neuron_store.store.errors import StoreUnavailable
 from neuron_store.store.events import Event, read_events
 from neuron_store.store.layout import Layout
 
@@ -15,6 +16,32 @@ def settings() -> Settings:
 def local_store() -> Layout:
     """Return the local store's layout. Raises ConfigurationError."""
     return Layout(settings().dir)
+
+
+def readable_store() -> Layout:
+    """Return the local store's layout, to read what it holds; it need not exist.
+
+    Raises ConfigurationError, or StoreUnavailable if something else lies there, or it is not ours to read.
+    """
+    layout = local_store()
+    fault = store_fault(layout)
+    if fault:
+        raise StoreUnavailable(fault)
+    return layout
+
+
+def store_fault(layout: Layout) -> str:
+    """Say why the store cannot be read, "" if it can or does not exist yet."""
+    remedy = "or set NEURON_STORE_DIR to another folder"
+    try:
+        os.listdir(layout.root)
+    except FileNotFoundError:
+        return ""
+    except NotADirectoryError:
+        return f"the store {layout.root} is not a folder; move what is there away, {remedy}"
+    except OSError as error:
+        return f"the store {layout.root} cannot be read ({error.strerror}); change its owner or mode, {remedy}"
+    return ""
 
 
 def events_of(layout: Layout, since: float = 0.0) -> list[Event]:

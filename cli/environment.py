@@ -1,6 +1,7 @@
 """`neuron-store env`: the line that puts the shim first on PATH."""
 
 import os
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def env(
     shell: Annotated[
-        "Shell | None", typer.Option(help="The shell to write for; by default the one this runs under.")
+        Shell | None, typer.Option(help="The shell to write for; by default the one this runs under.")
     ] = None,
     unset: Annotated[bool, typer.Option("--unset", help="Take the shim off PATH again.")] = False,
     path: Annotated[
@@ -35,10 +36,14 @@ def env(
 ) -> None:
     """Print the line that puts the shim first on PATH: eval "$(neuron-store env)"."""
     folder = launcher_folder() if unset else write_launcher().parent
-    if path:
-        typer.echo(str(folder))
-        return
-    typer.echo(path_line(folder, os.environ.get("PATH", ""), shell or _calling_shell(), unset=unset))
+    said = str(folder) if path else path_line(folder, _current_path(), shell or _calling_shell(), unset=unset)
+    # A folder on PATH may have any name: its very bytes must come back.
+    sys.stdout.buffer.write(os.fsencode(said) + b"\n")
+
+
+def _current_path() -> str:
+    # An empty PATH would become an empty entry, which means the current folder.
+    return os.environ.get("PATH") or os.defpath
 
 
 def path_line(folder: Path, current: str, shell: Shell, *, unset: bool = False) -> str:
@@ -64,12 +69,21 @@ def _quote_fish(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+# Every shell but fish reads the line for bash.
+_SHELLS = {"fish": Shell.FISH, "zsh": Shell.ZSH, **dict.fromkeys(("bash", "sh", "dash", "ksh", "ash"), Shell.BASH)}
+
+
 def _calling_shell() -> Shell:
-    """Return the shell that started us, else the login shell, else bash (whose line any POSIX shell reads)."""
-    try:
-        names = [Path(f"/proc/{os.getppid()}/comm").read_text().strip()]
-    except OSError:
-        names = []
-    names.append(Path(os.environ.get("SHELL", "")).name)
-    known = {shell.value: shell for shell in Shell}
-    return next((known[name] for name in names if name in known), Shell.BASH)
+    """Return the nearest shell among the processes that started us, else the login shell, else bash."""
+    process = os.getppid()
+    while process:
+        try:
+            # <pid> (<name>) <state> <parent's pid> …
+            head, _, tail = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")
+        except OSError:
+            break
+        name = head.partition("(")[2]
+        if name in _SHELLS:
+            return _SHELLS[name]
+        process = int(tail.split()[1])
+    return _SHELLS.get(Path(os.environ.get("SHELL", "")).name, Shell.BASH)

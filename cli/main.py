@@ -1,12 +1,13 @@
 """The `neuron-store` command: its verbs, and what a person sees when one of them cannot do its work."""
 
+import io
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from neuron_store.cli import bench, configuration, environment, results, runs, statistics
+from neuron_store.cli import bench, configuration, environment, presentation, results, runs, statistics
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import NeuronStoreError
 
@@ -39,20 +40,33 @@ def _top(
 
 def main() -> None:
     """Run the command line; end with an exit code, and with a message instead of a traceback."""
+    _prepare_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except NeuronStoreError as error:
         _end(str(error), error.exit_code)
     except BrokenPipeError:
-        # The reader (`head`, say) has what it wanted; keep the interpreter from complaining as it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        presentation.drop_stdout()
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        _end(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        presentation.drop_stdout()
+        _end(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take whatever a path may hold, also where the caller closed them."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(message: str, code: int) -> None:
-    typer.echo(f"neuron-store: {message}", err=True)
+    presentation.remark(message)
     sys.exit(code)

@@ -2,30 +2,58 @@
 
 import datetime
 import json
+import os
 import re
 import sys
 import time
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from neuron_store.store.errors import ConfigurationError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console for stdout (or stderr). Not on a terminal, tables are as wide as they need to be."""
-    made = Console(stderr=stderr, highlight=False)
-    if not made.is_terminal:
-        made.width = 160
-    return made
+_UNBOUNDED = 100_000  # columns
+
+
+def print_table(table: Table) -> None:
+    """Write a table to stdout: as wide as the terminal (or COLUMNS); into a file or pipe, as wide as need be."""
+    # What is shown are names and paths: no square bracket or colon in them is markup.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBOUNDED
+    with console.capture() as captured:
+        console.print(table)
+    write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
+def write(text: str) -> None:
+    """Write to stdout; end quietly if its reader (`head`, say) has what it wanted."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+        sys.exit(0)
+
+
+def drop_stdout() -> None:
+    """Keep the interpreter from complaining that it cannot write what is left in stdout's buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def remark(message: str) -> None:
+    """Say something on stderr that is not the answer itself."""
+    sys.stderr.write(f"neuron-store: {message}\n")
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
     """Write a JSON document to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
+    write(json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
 def size(count: float) -> str:
@@ -54,8 +82,12 @@ def duration(seconds: "float | None") -> str:
 
 
 def age(moment: float) -> str:
-    """Say how long ago a Unix time was."""
-    return duration(max(0.0, time.time() - moment))
+    """Say how long ago a Unix time was, in its largest unit: `12 s`, `5 min`, `3 h`, `2 d`."""
+    seconds = max(0.0, time.time() - moment)
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds // unit:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def number(count: float) -> str:

@@ -3,16 +3,19 @@
 import collections
 import datetime
 import os
+import shlex
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import events_of, local_store
-from neuron_store.shim.counters import COUNTERS, HIT
+from neuron_store.cli.context import events_of, readable_store
+from neuron_store.cli.statistics import group_of
+from neuron_store.shim.counters import HIT
 from neuron_store.store.errors import CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import Result, all_keys, find_key, load_result
@@ -62,11 +65,12 @@ def list_results(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the results in the local store."""
-    layout = local_store()
+    layout = readable_store()
     begun = presentation.moment(since) if since else 0.0
+    held, unreadable = _rows(layout)
     rows = [
         row
-        for row in _rows(layout)
+        for row in held
         if module in row.module
         and row.compiler.startswith(compiler)
         and row.created >= begun
@@ -76,13 +80,17 @@ def list_results(
     shown = rows[:limit] if limit else rows
     if as_json:
         presentation.print_json([vars(row) for row in shown])
-        return
-    if not rows:
-        presentation.console(stderr=True).print(f"no result in {layout.root} fits", markup=False, soft_wrap=True)
-        return
-    presentation.console().print(_table(shown))
-    if len(shown) < len(rows):
-        presentation.console(stderr=True).print(f"{len(shown)} of {len(rows)} results; -n 0 shows all")
+    elif rows:
+        presentation.print_table(_table(shown))
+        if len(shown) < len(rows):
+            presentation.remark(f"{len(shown)} of {presentation.plural(len(rows), 'result')}; -n 0 shows all")
+    elif held:
+        presentation.remark(f"none of the {presentation.plural(len(held), 'result')} in {layout.root} fits")
+    else:
+        presentation.remark(f"there is no result in {layout.root} yet")
+    if unreadable:
+        damaged = presentation.plural(unreadable, "damaged record")
+        presentation.remark(f"left out {damaged}; the next compile of the same replaces it")
 
 
 def _rank(row: Row, order: Order) -> float:
@@ -95,20 +103,25 @@ def _rank(row: Row, order: Order) -> float:
     }[order]
 
 
-def _rows(layout: Layout) -> list[Row]:
+def _rows(layout: Layout) -> tuple[list[Row], int]:
+    """Return a row for every result, and how many records could not be read."""
+    unreadable = 0
     hits = collections.Counter(
-        event.fields.get("key", "") for event in events_of(layout) if COUNTERS.get(event.outcome, ("",))[0] == HIT
+        event.fields.get("key", "") for event in events_of(layout) if group_of(event.outcome) == HIT
     )
     rows = []
     for key in all_keys(layout):
         try:
             result = load_result(layout, key)
             used = os.stat(layout.result_path(key)).st_mtime
+        except FileNotFoundError:
+            continue  # gone since it was listed
         except (CorruptEntry, OSError):
+            unreadable += 1
             continue
         if result is not None:
             rows.append(_row(result, used, hits[key]))
-    return rows
+    return rows, unreadable
 
 
 def _row(result: Result, used: float, hits: int) -> Row:
@@ -126,19 +139,20 @@ def _row(result: Result, used: float, hits: int) -> Row:
 
 def _table(rows: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("key", "module", "compiler"):
-        table.add_column(title, overflow="fold" if title == "module" else "ellipsis", no_wrap=title == "key")
-    for title in ("size", "compile", "age", "hits"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("key", no_wrap=True, min_width=_SHOWN_KEY)
+    for title, narrowest in (("size", 8), ("compile", 7), ("age", 6), ("hits", 4)):
+        table.add_column(title, justify="right", no_wrap=True, min_width=narrowest)
+    for title, narrowest in (("compiler", 10), ("module", 6)):
+        table.add_column(title, overflow="ellipsis", min_width=narrowest)
     for row in rows:
         table.add_row(
             row.key[:_SHOWN_KEY],
-            row.module,
-            row.compiler,
             presentation.size(row.size),
             presentation.duration(row.seconds),
             presentation.age(row.created),
             presentation.number(row.hits),
+            row.compiler.partition("+")[0],
+            row.module,
         )
     return table
 
@@ -148,9 +162,13 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show all that is recorded of one result."""
-    layout = local_store()
+    layout = readable_store()
     found = find_key(layout, key.lower())
-    result = load_result(layout, found)
+    try:
+        result = load_result(layout, found)
+    except CorruptEntry as error:
+        path = layout.result_path(found)
+        raise CorruptEntry(f"{path}: {error}; the next compile of the same replaces it") from error
     if result is None:
         raise NotFound(f"the result {found} has just gone from {layout.root}")
     blobs = _blobs(layout, result)
@@ -158,34 +176,37 @@ def show(
         presentation.print_json({**result.as_dict(), "blobs": blobs})
         return
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for title, text in _facts(result):
-        table.add_row(title, text)
-    for role, blob in blobs.items():
-        table.add_row(role, blob["text"])
-    presentation.console().print(table)
+        table.add_row(Text(title, style="bold"), text)
+    table.add_row(Text("inputs", style="bold"), "(what the key is made of)")
+    for component in result.components:
+        made_of = "\n".join(component["fields"]) or "(nothing)"
+        table.add_row(f"  {component['name']}", f"{component['digest']}\n{made_of}")
+    table.add_row(Text("outputs", style="bold"), "")
+    for role, output in result.outputs.items():
+        stored = blobs[role]["stored_bytes"]
+        where = (
+            "missing from the store" if stored is None else f"stored as {output.encoding}, {presentation.size(stored)}"
+        )
+        table.add_row(f"  {role}", f"{presentation.size(output.size)}, {where}\n{output.sha256}")
+    presentation.print_table(table)
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
-    from rich.markup import escape
-
     made = result.provenance
     created = datetime.datetime.fromtimestamp(made.get("created", 0), datetime.timezone.utc)
-    facts = [
+    return [
         ("key", result.key),
         ("module", f"{result.input.get('name')} ({presentation.size(result.input.get('size', 0))})"),
         ("input sha256", f"{result.input.get('sha256')} ({result.input.get('mode')})"),
         ("compile", presentation.duration(result.seconds)),
         ("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, on {made.get('host')}, by user {made.get('user')}"),
         ("compiler", f"{made.get('compiler_version') or 'unknown version'} ({made.get('compiler')})"),
-        ("command", " ".join(made.get("command", []))),
+        ("command", shlex.join(made.get("command", []))),
         ("directory", str(made.get("directory", ""))),
     ]
-    for component in result.components:
-        made_of = "\n".join(component["fields"]) or "(nothing)"
-        facts.append((f"{component['name']}", f"{component['digest']}\n{made_of}"))
-    return [(title, escape(text)) for title, text in facts]
 
 
 def _blobs(layout: Layout, result: Result) -> dict[str, dict[str, Any]]:
@@ -196,7 +217,5 @@ def _blobs(layout: Layout, result: Result) -> dict[str, dict[str, Any]]:
             stored: int | None = os.stat(path).st_size
         except OSError:
             stored = None
-        where = "missing" if stored is None else f"{presentation.size(stored)} as {output.encoding}"
-        text = f"{presentation.size(output.size)} ({where})  {output.sha256}"
-        found[role] = {"path": path, "stored_bytes": stored, "text": text}
+        found[role] = {"path": path, "stored_bytes": stored}
     return found

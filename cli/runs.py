@@ -10,23 +10,24 @@ from typing import Annotated
 import typer
 
 from neuron_store.cli.context import events_of, local_store
-from neuron_store.cli.presentation import duration, plural
+from neuron_store.cli.presentation import duration, plural, remark
 from neuron_store.cli.statistics import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.real_compiler import PROGRAM, search_path
-from neuron_store.store.errors import NotFound
+from neuron_store.shim.run_compiler import die_like
+from neuron_store.store.errors import NeuronStoreError, NotFound
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
-    app.command("run", context_settings=settings)(run)
+    # The first word that is not an option of ours is the command; all after it is the command's own.
+    app.command("run", context_settings={"allow_interspersed_args": False})(run)
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command and its arguments.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary at the end.")] = False,
 ) -> None:
     """Run a command with the shim first on PATH; at the end say on stderr what was served and what compiled."""
@@ -34,10 +35,8 @@ def run(
     environ, run_id = shimmed_environment(dict(os.environ))
     code = _run(command, environ)
     if not quiet:
-        typer.echo(_summary(run_id, begun), err=True)
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
-        os.kill(os.getpid(), -code)
+        _say_summary(run_id, begun)
+    die_like(code)
     raise typer.Exit(code)
 
 
@@ -57,23 +56,32 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
             command, env=environ, close_fds=False, preexec_fn=lambda: signal.signal(signal.SIGINT, before)
         )
     except OSError as error:
-        raise NotFound(f"{command[0]} cannot be run: {error.strerror}") from error
+        fault = NotFound(f"{command[0]} cannot be run: {error.strerror}")
+        fault.exit_code = 127 if isinstance(error, FileNotFoundError) else 126  # as a shell has it
+        raise fault from error
     for number in _FORWARDED:
         signal.signal(number, lambda received, _frame: process.send_signal(received))
     return process.wait()
+
+
+def _say_summary(run_id: str, begun: float) -> None:
+    """Print the summary. Never raises: the command's own end is what the caller wants to know."""
+    try:
+        remark(_summary(run_id, begun))
+    except NeuronStoreError as error:
+        remark(f"no summary: {error}")
+    except OSError:
+        pass  # nobody reads stderr any more
 
 
 def _summary(run_id: str, begun: float) -> str:
     totals = Totals(event for event in events_of(local_store(), begun) if event.fields.get("run") == run_id)
     if not totals.invocations:
         missing = "" if search_path(os.environ.get("PATH")) else f" (there is no {PROGRAM} on PATH)"
-        return f"neuron-store: nothing was compiled{missing}"
+        return f"nothing was compiled{missing}"
     said = [plural(totals.hits, "hit"), plural(totals.misses, "miss", "misses")]
     if totals.passed:
         said.append(f"{totals.passed} passed through")
     if totals.errors:
         said.append(f"{plural(totals.errors, 'error')} (see the log: neuron-store config)")
-    return (
-        f"neuron-store: {', '.join(said)}; compiled {duration(totals.seconds_compiled)}, "
-        f"saved {duration(totals.seconds_saved)}"
-    )
+    return f"{', '.join(said)}; compiled {duration(totals.seconds_compiled)}, saved {duration(totals.seconds_saved)}"

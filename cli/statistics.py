@@ -6,14 +6,23 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import events_of, local_store
+from neuron_store.cli.context import events_of, local_store, store_fault
 from neuron_store.shim.counters import COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
 from neuron_store.store.events import Event
 from neuron_store.store.usage import measure_usage
 
 _GROUP_TITLES = {HIT: "Hits", MISS: "Misses", PASS: "Passed through", ERROR: "Errors", INCIDENT: "Incidents"}
+
+
+def group_of(counter: str) -> str:
+    """Return a counter's group; one of another version tells its own by the beginning of its name."""
+    if counter in COUNTERS:
+        return COUNTERS[counter][0]
+    group = counter.partition("_")[0]
+    return group if group in (HIT, MISS, PASS, ERROR) else INCIDENT
 
 
 class Totals:
@@ -36,7 +45,7 @@ class Totals:
     def _add(self, event: Event) -> None:
         self.counters[event.outcome] += 1
         self.counters.update(event.incidents)
-        group = COUNTERS.get(event.outcome, ("", ""))[0]
+        group = group_of(event.outcome)
         if group == MISS:
             self.seconds_compiled += event.seconds or 0.0
         elif group == HIT:
@@ -45,7 +54,7 @@ class Totals:
 
     def of_group(self, group: str) -> int:
         """Return the sum of a group's counters."""
-        return sum(self.counters[name] for name, (of, _) in COUNTERS.items() if of == group)
+        return sum(count for name, count in self.counters.items() if group_of(name) == group)
 
     @property
     def hits(self) -> int:
@@ -109,23 +118,28 @@ def stats(
     asked = totals.hits + totals.misses
     rate = f"{totals.hits / asked:.1%}" if asked else "-"
     unknown = f" ({totals.seconds_unknown} hits of unknown seconds left out)" if totals.seconds_unknown else ""
-    out = presentation.console()
-    out.print(f"hit rate        {rate} of {presentation.plural(asked, 'cacheable request')}")
-    out.print(f"time compiled   {presentation.duration(totals.seconds_compiled)}")
-    out.print(f"time saved      {presentation.duration(totals.seconds_saved)}{unknown}")
-    out.print(f"store           {layout.root}", soft_wrap=True, markup=False)
-    out.print(f"                {presentation.plural(usage.results, 'result')}, {presentation.size(usage.bytes)} on disk")
+    presentation.write(
+        "\n"
+        f"hit rate        {rate} of {presentation.plural(asked, 'cacheable request')}\n"
+        f"time compiled   {presentation.duration(totals.seconds_compiled)}\n"
+        f"time saved      {presentation.duration(totals.seconds_saved)}{unknown}\n"
+        f"store           {layout.root}\n"
+        f"                {presentation.plural(usage.results, 'result')}, {presentation.size(usage.bytes)} on disk\n"
+    )
+    fault = store_fault(layout)
+    if fault:
+        presentation.remark(fault)
 
 
 def _print_table(totals: Totals, *, every: bool) -> None:
     table = Table("counter", "count", "meaning", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for group, title in _GROUP_TITLES.items():
-        names = [name for name, (of, _) in COUNTERS.items() if of == group and (every or totals.counters[name])]
+        names = [name for name, count in totals.counters.items() if group_of(name) == group and (every or count)]
         if names or group in (HIT, MISS):
             total = "" if group == INCIDENT else presentation.number(totals.of_group(group))
-            table.add_row(f"[bold]{title}", f"[bold]{total}", "")
+            table.add_row(Text(title, style="bold"), Text(total, style="bold"), "")
         for name in names:
-            table.add_row(f"  {name}", presentation.number(totals.counters[name]), COUNTERS[name][1])
-    presentation.console().print(table)
-    presentation.console().print()
+            meaning = COUNTERS[name][1] if name in COUNTERS else "counted by another version of neuron-store"
+            table.add_row(f"  {name}", presentation.number(totals.counters[name]), meaning)
+    presentation.print_table(table)

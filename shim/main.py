@@ -45,6 +45,8 @@ class Shim:
         settings, layout: in force for this invocation.
         command, model, compiler, components: known once they are read.
         incidents: counters besides the outcome, in order.
+        done: the exit code, once the outputs are delivered or the compiler has run; minus a signal's number. From
+            then on the compiler must not run (again), whatever happens.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -62,6 +64,7 @@ class Shim:
         self.components: list[Component] = []
         self.direct_key = ""
         self.compile_seconds = 0.0
+        self.done: int | None = None
 
     def run(self) -> int:
         """Serve the invocation, or become the real compiler. Returns the exit code."""
@@ -74,7 +77,10 @@ class Shim:
         except OutputUnwritable as error:
             outcome, detail = "error_output", str(error)
             self.log(detail)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with us, the compile must happen
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with us, the compile must happen, once
+            if self.done is not None:
+                self.log_fault("a fault of neuron-store, after the outputs were complete")
+                return self.done if self.done >= 0 else 128 - self.done
             outcome, detail = "error_internal", repr(error)
             self.log_fault("a fault of neuron-store; the real compiler runs")
         return self._become_compiler(outcome, detail)
@@ -198,6 +204,7 @@ class Shim:
             return False
         except OSError as error:
             raise OutputUnwritable(f"a hit could not be delivered to {self.output}: {error}") from error
+        self.done = 0
         replay(*texts, entry.interleave)
         self.record(outcome, key=entry.key, seconds=entry.seconds)
         return True

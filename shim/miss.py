@@ -147,7 +147,11 @@ class _Miss:
         watch = OutputWatch(shim.output, shim.command.logfile)
         directory = self._watch_directory()
         capture = Capture(self._spill_folder(), shim.settings.max_log_bytes)
-        run = run_compiler(shim.compiler, shim.arguments, shim.environ, capture)
+        run = Run()
+        try:
+            run_compiler(shim.compiler, shim.arguments, shim.environ, capture, run)
+        finally:
+            shim.done = run.code
         shim.compile_seconds = run.seconds
         # From here on the compiler has run: whatever is wrong with us, it must not run again.
         try:
@@ -164,7 +168,7 @@ class _Miss:
             sweep(shim.layout)
         except Exception as error:  # noqa: BLE001
             shim.log_fault(f"after the compile of {self.key}: {error}")
-        return run.code, outcome == "miss_stored"
+        return shim.done or 0, outcome == "miss_stored"
 
     def _watch_directory(self) -> "DirectoryWatch | None":
         try:

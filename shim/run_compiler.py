@@ -9,6 +9,7 @@ import ctypes
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -42,7 +43,7 @@ class Capture:
         self.turns: list[tuple[str, int]] = []
         self.size = 0
         self.limit = limit
-        self.fault: OSError | None = None
+        self.fault: Exception | None = None
 
     @property
     def too_large(self) -> bool:
@@ -80,21 +81,21 @@ class Run:
     """How the compiler ended.
 
     Attributes:
-        code: its exit code; minus the signal's number if it died of one.
+        code: its exit code, minus the signal's number if it died of one; None while it has not ended.
         seconds: wall-clock time.
         streams_ended: whether stdout and stderr were closed; if not, something it started holds them.
     """
 
     __slots__ = ("code", "seconds", "streams_ended")
 
-    def __init__(self, code: int, seconds: float, *, streams_ended: bool) -> None:
-        self.code = code
-        self.seconds = seconds
-        self.streams_ended = streams_ended
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self.seconds = 0.0
+        self.streams_ended = False
 
 
-def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", capture: Capture) -> Run:
-    """Run the compiler to its end, passing on its output and the signals that reach us.
+def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", capture: Capture, run: Run) -> None:
+    """Run the compiler to its end, passing on its output and the signals that reach us; fill in `run`.
 
     Raises OSError if it cannot be started.
     """
@@ -124,9 +125,14 @@ def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", 
         raise
     if taken:
         threading.Thread(target=_forward_signals, args=(process, taken), daemon=True).start()
-    streams_ended = _pump(process, capture)
-    code = process.wait()
-    return Run(code, time.monotonic() - begun, streams_ended=streams_ended)
+    try:
+        run.streams_ended = _pump(process, capture)
+    except Exception as error:  # noqa: BLE001 - it runs: whatever is wrong with us, it must be able to end
+        capture.fault = error
+        _pump_plainly(process)
+    finally:
+        run.code = process.wait()
+        run.seconds = time.monotonic() - begun
 
 
 def _forward_signals(process: "subprocess.Popen[bytes]", numbers: "list[signal.Signals]") -> None:
@@ -165,8 +171,8 @@ def _pass_on(source: int, name: str, destination: int, capture: Capture) -> bool
     data = os.read(source, _PIECE)
     if not data:
         return False
-    capture.add(name, data)
     _write_through(destination, data)
+    capture.add(name, data)
     return True
 
 
@@ -179,6 +185,18 @@ def _write_through(destination: int, data: bytes) -> None:
             select.select([], [destination], [])
         except OSError:
             return  # the reader went away; the compile and its result are still wanted
+
+
+def _pump_plainly(process: "subprocess.Popen[bytes]") -> None:
+    """Pass on what the compiler writes, without capture."""
+    threads = [
+        threading.Thread(target=shutil.copyfileobj, args=(source, open(destination, "wb", 0, closefd=False)))  # noqa: SIM115
+        for source, destination in ((process.stdout, 1), (process.stderr, 2))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def die_like(code: int) -> None:

@@ -115,8 +115,11 @@ class Layout:
             descriptor = os.open(f"{self.root}/CACHEDIR.TAG", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(ROOT_TAG)
+        try:
+            write_all(descriptor, ROOT_TAG)
+            self.share(descriptor, 0o644)
+        finally:
+            os.close(descriptor)
 
     def open_creating(self, path: str, flags: int, mode: int = 0o644) -> int:
         """Open a file of the store, making it and its folder if need be. Raises OSError."""
@@ -204,7 +207,7 @@ def read_file(path: str) -> "bytes | None":
     """Return a small file's content, or None if there is no such file. Raises OSError for other faults."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         size = os.fstat(descriptor).st_size

@@ -46,18 +46,22 @@ class KeyLock:
         begun = time.monotonic()
         pause = _FIRST_PAUSE
         failures = self._failures()
-        while not self._try():
+        while True:
+            held = self._try()
+            if self._failures() - failures >= _FAILURES_THAT_FREE_WAITERS:
+                if held:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                return PEERS_FAILED
+            if held:
+                return HELD
             self.waited = True
             if is_done():
                 return DONE
-            if self._failures() - failures >= _FAILURES_THAT_FREE_WAITERS:
-                return PEERS_FAILED
             left = timeout - (time.monotonic() - begun)
             if left <= 0:
                 return TIMED_OUT
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
-        return HELD
 
     def _failures(self) -> int:
         return os.fstat(self._descriptor).st_size

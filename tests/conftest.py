@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,8 @@ class Host:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
+            # A test runner's worker ignores SIGINT, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def cli(self, *arguments, check=True, cwd=None, **extra):
@@ -123,9 +127,13 @@ class Host:
         return {name: count for name, count in Totals(events).counters.items() if count}
 
     def leftovers(self) -> list[str]:
-        """Temporary files and locks, in the store and in the work folder, that should not be there at rest."""
-        found = [str(path) for name in ("tmp", "locks") for path in (self.store / name).glob("*")]
-        return found + [str(path) for path in self.base.rglob(".neuron-store-*")]
+        """Temporary files and locks, in the store and in the work folder, that should not be there at rest.
+
+        A lock that holds the mark of a failure is left on purpose, for waiters to see.
+        """
+        found = [*(self.store / "tmp").glob("*"), *self.base.rglob(".neuron-store-*")]
+        found += [path for path in (self.store / "locks").glob("*") if not path.read_bytes().startswith(b"F")]
+        return [str(path) for path in found]
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +149,26 @@ def host(tmp_path, launcher) -> Host:
 @pytest.fixture
 def make_host(tmp_path, launcher):
     return lambda name: Host(tmp_path / name, launcher)
+
+
+def other_users_can_run(program) -> bool:
+    """Whether a user who is not the tests' can run `program` (its interpreter may lie in a closed home)."""
+    try:
+        subprocess.run([program, "--version"], user=65534, group=65534, extra_groups=[], capture_output=True)
+    except PermissionError:
+        return False
+    return True
+
+
+@pytest.fixture
+def open_host(launcher):
+    """A host in a folder that other users can enter (pytest's own are closed)."""
+    base = Path(tempfile.mkdtemp(prefix="neuron-store-test-"))
+    base.chmod(0o755)
+    opened = base / "launcher"
+    opened.mkdir()
+    yield Host(base / "host", write_launcher(opened))
+    shutil.rmtree(base)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def neff(model, options):
 
 def main():
     arguments = sys.argv[1:]
-    if "--version" in arguments:
+    if "--version" in arguments or "-V" in arguments:
         stream = sys.stderr if setting("VERSION_ON_STDERR") else sys.stdout
         version = setting("VERSION", "2.14.227.0+2d4f85be")
         if version != "none":
