@@ -36,26 +36,29 @@ def env(
 ) -> None:
     """Print the line that puts the shim first on PATH: eval "$(neuron-store env)"."""
     folder = launcher_folder() if unset else write_launcher().parent
-    said = str(folder) if path else path_line(folder, _current_path(), shell or _calling_shell(), unset=unset)
+    said = str(folder) if path else path_line(folder, os.environ.get("PATH"), shell or _calling_shell(), unset=unset)
     # A folder on PATH may have any name: its very bytes must come back.
     sys.stdout.buffer.write(os.fsencode(said) + b"\n")
 
 
-def _current_path() -> str:
-    # An empty PATH would become an empty entry, which means the current folder.
-    return os.environ.get("PATH") or os.defpath
-
-
-def path_line(folder: Path, current: str, shell: Shell, *, unset: bool = False) -> str:
-    """Return the line that makes `folder` the first of PATH, or takes it off, whatever PATH holds now.
+def path_entries(folder: Path, current: "str | None", *, unset: bool = False) -> list[str]:
+    """Return the folders of the PATH `current` with `folder` as the first, or without it.
 
     Raises StoreUnavailable where no PATH can name the folder.
     """
     if ":" in str(folder):
         raise StoreUnavailable(f"{folder} has a colon, so PATH cannot name it; install neuron-store elsewhere")
-    entries = [entry for entry in current.split(":") if entry != str(folder)]
-    if not unset:
-        entries.insert(0, str(folder))
+    # An empty PATH would leave an empty entry, which means the current folder.
+    entries = [entry for entry in (current or os.defpath).split(":") if entry != str(folder)]
+    return entries if unset else [str(folder), *entries]
+
+
+def path_line(folder: Path, current: "str | None", shell: Shell, *, unset: bool = False) -> str:
+    """Return the line that makes `folder` the first of PATH, or takes it off, whatever PATH holds now.
+
+    Raises StoreUnavailable where no PATH can name the folder.
+    """
+    entries = path_entries(folder, current, unset=unset)
     if shell is Shell.FISH:
         return "set -gx PATH " + " ".join(_quote_fish(entry) for entry in entries) + ";"
     return f"export PATH={_quote_posix(':'.join(entries))};"

@@ -23,7 +23,7 @@ for module in (environment, runs, statistics, results, configuration, bench):
     module.register(app)
 
 
-def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"neuron-store {VERSION}")
         raise typer.Exit
@@ -31,7 +31,7 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
 
 @app.callback()
 def _top(
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
@@ -49,12 +49,12 @@ def main() -> None:
     except NeuronStoreError as error:
         _end(str(error), error.exit_code)
     except BrokenPipeError:
-        presentation.drop_stdout()
+        presentation.drop(sys.stdout)
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        presentation.drop_stdout()
+        presentation.drop(sys.stdout)
         _end(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -36,18 +36,21 @@ def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        drop_stdout()
+        drop(sys.stdout)
         sys.exit(0)
 
 
-def drop_stdout() -> None:
-    """Keep the interpreter from complaining that it cannot write what is left in stdout's buffer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def drop(stream: TextIO) -> None:
+    """Keep the interpreter from complaining, as it ends, that it cannot write what is left in a stream's buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def remark(message: str) -> None:
-    """Say something on stderr that is not the answer itself."""
-    sys.stderr.write(f"neuron-store: {message}\n")
+    """Say something on stderr that is not the answer itself. Nobody need be there to read it."""
+    try:
+        sys.stderr.write(f"neuron-store: {message}\n")
+    except OSError:
+        drop(sys.stderr)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON

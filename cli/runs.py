@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from neuron_store.cli.context import events_of, local_store
+from neuron_store.cli.context import events_of, local_store, settings
+from neuron_store.cli.environment import path_entries
 from neuron_store.cli.presentation import duration, plural, remark
 from neuron_store.cli.statistics import Totals
 from neuron_store.shim.launcher import write_launcher
@@ -43,9 +44,8 @@ def run(
 def shimmed_environment(environ: dict[str, str]) -> tuple[dict[str, str], str]:
     """Return `environ` with the shim first on PATH and a new run's name in it, and that name."""
     run_id = uuid.uuid4().hex[:16]
-    folder = str(write_launcher().parent)
-    entries = [entry for entry in environ.get("PATH", os.defpath).split(":") if entry != folder]
-    return {**environ, "PATH": ":".join([folder, *entries]), "NEURON_STORE_RUN": run_id}, run_id
+    entries = path_entries(write_launcher().parent, environ.get("PATH"))
+    return {**environ, "PATH": ":".join(entries), "NEURON_STORE_RUN": run_id}, run_id
 
 
 def _run(command: list[str], environ: dict[str, str]) -> int:
@@ -53,7 +53,10 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = subprocess.Popen(
-            command, env=environ, close_fds=False, preexec_fn=lambda: signal.signal(signal.SIGINT, before)
+            command,
+            env=environ,
+            close_fds=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, before),  # noqa: PLW1509 - there is one thread
         )
     except OSError as error:
         fault = NotFound(f"{command[0]} cannot be run: {error.strerror}")
@@ -68,10 +71,8 @@ def _say_summary(run_id: str, begun: float) -> None:
     """Print the summary. Never raises: the command's own end is what the caller wants to know."""
     try:
         remark(_summary(run_id, begun))
-    except NeuronStoreError as error:
+    except (NeuronStoreError, OSError) as error:
         remark(f"no summary: {error}")
-    except OSError:
-        pass  # nobody reads stderr any more
 
 
 def _summary(run_id: str, begun: float) -> str:
@@ -83,5 +84,5 @@ def _summary(run_id: str, begun: float) -> str:
     if totals.passed:
         said.append(f"{totals.passed} passed through")
     if totals.errors:
-        said.append(f"{plural(totals.errors, 'error')} (see the log: neuron-store config)")
+        said.append(f"{plural(totals.errors, 'error')} (see {settings().log_file})")
     return f"{', '.join(said)}; compiled {duration(totals.seconds_compiled)}, saved {duration(totals.seconds_saved)}"

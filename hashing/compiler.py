@@ -1,4 +1,4 @@
-"""Which compiler this is: its full version with the `+hash`, because defaults change between releases.
+r"""Which compiler this is: its full version with the `+hash`, because defaults change between releases.
 
 Order: the `neuronx_cc` dist-info beside the real script (read without running anything), then what `--version`
 prints, then, for a compiler whose version cannot be read, the content of its file. The answer is remembered in a

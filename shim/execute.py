@@ -1,12 +1,13 @@
 """Become the real compiler: exec with everything as the caller gave it, as if the shim were not there."""
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` costs the hit path 5 ms
 import os
 import sys
 
 # In the environment of everything that the shim starts. Its value counts how often it was passed on.
 GUARD = "NEURON_STORE_ACTIVE"
 _DEEPEST = 16  # a wrapper that calls us by name would otherwise go round for ever
+_ENOEXEC = 8
 _CANNOT_EXECUTE = 126
 _NO_SUCH_COMMAND = 127
 
@@ -54,10 +55,10 @@ def replace_process(program: str, arguments: list[str], environ: "dict[str, str]
         return _refuse(f"{program} calls neuronx-cc by name and so comes back here for ever; set NEURON_STORE_COMPILER")
     restore_signals()
     try:
-        os.execve(program, [program, *arguments], environ)
+        os.execve(program, [program, *arguments], environ)  # noqa: S606
     except OSError as error:
-        if error.errno == 8:  # ENOEXEC: a script without #!, which a shell would run
-            os.execve("/bin/sh", ["/bin/sh", program, *arguments], environ)
+        if error.errno == _ENOEXEC:  # a script without #!, which a shell would run
+            os.execve("/bin/sh", ["/bin/sh", program, *arguments], environ)  # noqa: S606
         return _refuse(f"{program} cannot be executed: {error.strerror}", error)
 
 

@@ -9,6 +9,7 @@ compiler; elsewhere it lies in the user's data folder.
 """
 
 import os
+import shlex
 import site
 import sys
 import sysconfig
@@ -24,22 +25,22 @@ from neuron_store.store.errors import StoreUnavailable
 # The kernel reads 127 bytes of a #! line on old systems, and takes a space for the end of the path.
 _LONGEST_SHEBANG = 127
 
-_TEMPLATE = '''\
-{shebang}
+# The mark comes first, for others look for it in the file's first bytes only, and an interpreter's path may be long.
+_TEMPLATE = """\
+{first_line}
 # {mark} {version}; written by `neuron-store env`, which writes it again when it changes
-import sys
+{by_way_of_sh}import sys
 try:
     package = type(sys)("neuron_store")
-    package.__path__ = {floors!r}
-    package.__extensions__ = {extensions!r}
+    package.__path__ = {floors!a}
+    package.__extensions__ = {extensions!a}
     sys.modules["neuron_store"] = package
-    sys.path += {packages!r}
+    sys.path += {packages!a}
     from neuron_store.shim.main import main
     main()
 except Exception:
     # neuron-store is damaged or gone: be the real compiler, if there is one.
     import os
-    here = os.path.realpath(os.path.dirname(os.path.abspath(__file__)))
     named = os.environ.get("NEURON_STORE_COMPILER")
     found = [named] if named else []
     found += [os.path.join(d or ".", "neuronx-cc") for d in os.environ.get("PATH", os.defpath).split(":")]
@@ -53,7 +54,7 @@ except Exception:
             pass
     sys.stderr.write("neuron-store is damaged and no other neuronx-cc is on PATH; install it again\\n")
     sys.exit(127)
-'''
+"""
 
 
 def launcher_folder() -> Path:
@@ -68,22 +69,22 @@ def launcher_folder() -> Path:
 def write_launcher(folder: "Path | None" = None) -> Path:
     """Write the launcher, unless it is there and the same, and return its path. Raises StoreUnavailable."""
     path = (folder or launcher_folder()) / PROGRAM
-    text = launcher_text()
+    text = os.fsencode(launcher_text())
     try:
-        if path.read_text() == text and os.access(path, os.X_OK):
+        if path.read_bytes() == text and os.access(path, os.X_OK):
             return path
     except OSError:
         pass
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{PROGRAM}.{os.getpid()}")
-        temporary.write_text(text)
+        temporary.write_bytes(text)
         temporary.chmod(0o755)
         temporary.replace(path)
     except OSError as error:
+        remedy = "" if path.is_relative_to(sys.prefix) else ", or set XDG_DATA_HOME to one that is"
         raise StoreUnavailable(
-            f"the launcher {path} cannot be written ({error.strerror}); make its folder writable, "
-            "or set XDG_DATA_HOME to a folder that is"
+            f"the launcher {path} cannot be written ({error.strerror}); make its folder writable{remedy}"
         ) from error
     return path
 
@@ -92,9 +93,11 @@ def launcher_text() -> str:
     """Return the launcher's program text for the interpreter and installation that run this."""
     import neuron_store.shim
 
+    first_line, by_way_of_sh = _start_of_script(sys.executable)
     floors = [str(Path(folder).resolve().parent) for folder in neuron_store.shim.__path__]
     return _TEMPLATE.format(
-        shebang=shebang(sys.executable),
+        first_line=first_line,
+        by_way_of_sh=by_way_of_sh,
         mark=SHIM_MARK.decode(),
         version=VERSION,
         floors=floors,
@@ -103,14 +106,13 @@ def launcher_text() -> str:
     )
 
 
-def shebang(interpreter: str) -> str:
-    """Return the first lines that start `interpreter` with -I -S, by way of sh where #! cannot name it."""
+def _start_of_script(interpreter: str) -> tuple[str, str]:
+    """Return the lines that start `interpreter` with -I -S: a #! line, and an exec by sh where #! cannot name it."""
     line = f"#!{interpreter} -IS"
-    if len(os.fsencode(line)) <= _LONGEST_SHEBANG and " " not in interpreter:
-        return line
-    quoted = interpreter.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
+    if len(os.fsencode(line)) <= _LONGEST_SHEBANG and not any(map(str.isspace, interpreter)):
+        return line, ""
     # sh runs the exec; Python sees a string that it throws away.
-    return f"#!/bin/sh\n'''exec' \"{quoted}\" -IS \"$0\" \"$@\"\n' '''"
+    return "#!/bin/sh", f"'''exec' {shlex.quote(interpreter)} -IS \"$0\" \"$@\"\n' '''\n"
 
 
 def _package_folders() -> list[str]:

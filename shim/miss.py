@@ -130,9 +130,7 @@ class _Miss:
 
     def _is_done(self) -> bool:
         layout = self.shim.layout
-        return os.path.exists(layout.direct_path(self.shim.direct_key)) or os.path.exists(
-            layout.result_path(self.key)
-        )
+        return os.path.exists(layout.direct_path(self.shim.direct_key)) or os.path.exists(layout.result_path(self.key))
 
     def _count_wait(self, lock: KeyLock, answer: str) -> None:
         counted = self.shim.incidents
@@ -184,7 +182,7 @@ class _Miss:
             return None
         return folder
 
-    def _judge(self, run: Run, watch: OutputWatch, capture: Capture, *, alone: bool) -> str:
+    def _judge(self, run: Run, watch: OutputWatch, capture: Capture, *, alone: bool) -> str:  # noqa: PLR0911 - a table in words
         """Return the outcome: `miss_stored` if the result may be stored."""
         if run.code:
             return "miss_killed" if run.code < 0 else "miss_failed"
@@ -222,7 +220,11 @@ class _Miss:
         result = Result(
             key=self.key,
             components=[
-                {"name": c.name, "digest": c.digest(), "fields": [f.decode("utf-8", "backslashreplace") for f in c.fields]}
+                {
+                    "name": c.name,
+                    "digest": c.digest(),
+                    "fields": [f.decode("utf-8", "backslashreplace") for f in c.fields],
+                }
                 for c in self.components
             ],
             outputs=outputs,

@@ -5,6 +5,7 @@ any line outside that subset hands the whole file to the real parser.
 """
 
 import os
+import sys
 
 from neuron_store.store.errors import ConfigurationError
 
@@ -63,15 +64,13 @@ def load_settings(environ: "Mapping[str, str]") -> Settings:
     from_file = read_config(path)
     for name in SETTINGS:
         variable = PREFIX + name.upper()
-        if variable in environ:
+        if environ.get(variable):  # an empty one is as if it were not set
             value: Value = _from_text(name, environ[variable], variable)
             source = variable
-        elif name in from_file:
+        elif from_file.get(name, "") != "":
             value, source = _checked(name, from_file[name], f"{name} in {path}"), path
         else:
             value, source = default_value(name, environ), "default"
-        if value == "":  # as if it were not set
-            value = default_value(name, environ)
         setattr(settings, name, value)
         settings.sources[name] = source
     return settings
@@ -106,7 +105,9 @@ def _base_folder(environ: "Mapping[str, str]", variable: str, below_home: str) -
     if base.startswith("/"):
         return base
     home = environ.get("HOME") or os.path.expanduser("~")
-    return f"{home}/{below_home}"
+    if not home.startswith("/"):  # a user without a home must not get a store in every current folder
+        home = "/"
+    return f"{home.rstrip('/')}/{below_home}"
 
 
 def read_config(path: str) -> "dict[str, Value]":
@@ -140,7 +141,7 @@ def _read_plain(text: str) -> "dict[str, Value] | None":
 def _plain_value(written: str) -> "Value | None":
     if written in ("true", "false"):
         return written == "true"
-    if written.isdigit() and written.isascii() and (written[0] != "0" or written == "0"):
+    if written.isdigit() and written.isascii() and (written[0] != "0" or written == "0") and len(written) < 20:
         return int(written)
     inside = written[1:-1]
     if len(written) > 1 and written[0] == written[-1] == '"' and inside.isprintable():
@@ -149,13 +150,13 @@ def _plain_value(written: str) -> "Value | None":
 
 
 def _read_toml(text: str, path: str) -> "dict[str, Value]":
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:  # Python 3.10
+    else:
         import tomli as tomllib
     try:
         return dict(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError is also a number of too many digits
         raise ConfigurationError(f"{path} is not TOML: {error}; mend it or remove it") from error
 
 
@@ -182,6 +183,8 @@ def _checked(name: str, value: "Value", where: str) -> "Value":
     if type(value) is not expected:
         raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}")
     if isinstance(value, str):
+        if "\0" in value:
+            raise ConfigurationError(f"{where} is {value!r}, which no file can be named")
         return os.path.abspath(os.path.expanduser(value)) if value else value
     low, high = _LIMITS.get(name, (value, value))
     if not low <= value <= high:

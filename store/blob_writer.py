@@ -30,7 +30,9 @@ def store_blob(layout: Layout, role: str, source: int, level: int = DEFAULT_LEVE
     try:
         sha256, xxh3, read = _copy(source, begin, descriptor, size if encoding == "zst" else None, level)
         if read != size:
-            raise OSError(f"the {role} changed while it was stored")
+            raise OSError(  # noqa: TRY301
+                f"the {role} changed while it was stored"
+            )
     except BaseException:
         os.close(descriptor)
         discard(temporary)
@@ -48,9 +50,7 @@ def _shrinks(source: int, begin: int, size: int) -> bool:
     return len(zstd.ZstdCompressor(level=1).compress(sample)) < len(sample) * _WORTH_IT
 
 
-def _copy(
-    source: int, begin: int, destination: int, frame_size: "int | None", level: int
-) -> tuple[str, str, int]:
+def _copy(source: int, begin: int, destination: int, frame_size: "int | None", level: int) -> tuple[str, str, int]:
     """Copy `source` from `begin`, compressed if `frame_size` is given; return sha256, xxh3 and bytes read."""
     sha256, xxh3 = hashlib.sha256(), xxh3_128()
     buffer = memoryview(bytearray(BUFFER))

@@ -14,7 +14,6 @@ from neuron_store.store.layout import Layout, write_all
 
 BUFFER = 1 << 20  # bytes
 _SMALL = 8 << 20  # bytes; below it, one read, one decompression and one write are the fastest
-_PIPELINED = 32 << 20  # bytes; above it, a second thread writes while this one decompresses and hashes
 
 
 class MissingBlob(CorruptEntry):
@@ -110,41 +109,29 @@ def _copy_raw(output: Output, source: int, destination: int) -> None:
 
 
 def _decompress(output: Output, source: int, destination: int) -> None:
+    """Decompress in this thread while another hashes and writes."""
     zstd = load_extension("zstandard.backend_c")
-    hasher = xxh3_128()
-    size = 0
-    with open(source, "rb", buffering=0, closefd=False) as file:
-        sink = _ThreadedSink(destination) if output.size > _PIPELINED else _Sink(destination)
-        try:
-            chunks = zstd.ZstdDecompressor().read_to_iter(file, read_size=BUFFER >> 3, write_size=BUFFER)
-            for chunk in chunks:
-                size += len(chunk)
-                if size > output.size:
+    sink = _ThreadedSink(destination)
+    try:
+        with open(source, "rb", buffering=0, closefd=False) as file:
+            for chunk in zstd.ZstdDecompressor().read_to_iter(file, read_size=BUFFER >> 3, write_size=BUFFER):
+                sink.put(chunk)
+                if sink.size > output.size:
                     break
-                hasher.update(chunk)
-                sink.write(chunk)
-        except (zstd.ZstdError, MemoryError) as error:
-            raise CorruptEntry(f"the blob cannot be decompressed: {error}") from error
-        finally:
-            sink.close()
-    _check(output, size, hasher.hexdigest())
+    except (zstd.ZstdError, MemoryError) as error:
+        raise CorruptEntry(f"the blob cannot be decompressed: {error}") from error
+    finally:
+        sink.close()
+    _check(output, sink.size, sink.hasher.hexdigest())
 
 
-class _Sink:
-    """Writes in the calling thread."""
+class _ThreadedSink:
+    """Hashes and writes in a thread of its own, at most a few chunks behind the one that puts them.
 
-    def __init__(self, destination: int) -> None:
-        self.destination = destination
-
-    def write(self, chunk: bytes) -> None:
-        write_all(self.destination, chunk)
-
-    def close(self) -> None:
-        pass
-
-
-class _ThreadedSink(_Sink):
-    """Writes in a thread of its own, at most a few chunks behind."""
+    Attributes:
+        size: bytes put so far.
+        hasher: of all that was put, once the sink is closed.
+    """
 
     DEPTH = 4
 
@@ -152,44 +139,43 @@ class _ThreadedSink(_Sink):
         from _queue import SimpleQueue
         from _thread import start_new_thread
 
-        super().__init__(destination)
-        self.chunks: SimpleQueue[bytes | None] = SimpleQueue()
-        self.written: SimpleQueue[OSError | None] = SimpleQueue()
-        self.behind = 0
-        self.ended = False
+        self.destination = destination
+        self.size = 0
+        self.hasher = xxh3_128()
+        self._chunks: SimpleQueue[bytes | None] = SimpleQueue()
+        self._taken: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._behind = 0
         start_new_thread(self._work, ())
 
     def _work(self) -> None:
-        error = None
-        while (chunk := self.chunks.get()) is not None:
+        fault: BaseException | None = None
+        while (chunk := self._chunks.get()) is not None:
             try:
-                if error is None:
+                if fault is None:
+                    self.hasher.update(chunk)
                     write_all(self.destination, chunk)
-            except OSError as caught:
-                error = caught
-            self.written.put(error)
-        self.written.put(error)
+            except BaseException as caught:  # noqa: BLE001 - it is raised in the other thread
+                fault = caught
+            self._taken.put(fault)
+        self._taken.put(fault)
 
-    def write(self, chunk: bytes) -> None:
-        if self.behind == self.DEPTH:
-            self._await_one()
-        self.chunks.put(chunk)
-        self.behind += 1
+    def put(self, chunk: bytes) -> None:
+        """Hand over a chunk. Raises what an earlier write raised."""
+        if self._behind == self.DEPTH:
+            self._await()
+        self._chunks.put(chunk)
+        self._behind += 1
+        self.size += len(chunk)
 
-    def _await_one(self) -> None:
-        self.behind -= 1
-        error = self.written.get()
-        if error is not None:
-            raise error
+    def _await(self) -> None:
+        self._behind -= 1
+        fault = self._taken.get()
+        if fault is not None:
+            raise fault
 
     def close(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self.chunks.put(None)
-            self.behind += 1
-            error = None
-            while self.behind:
-                self.behind -= 1
-                error = self.written.get() or error
-            if error is not None:
-                raise error
+        """Wait until all is written. Raises what a write raised."""
+        self._chunks.put(None)
+        self._behind += 1
+        while self._behind:
+            self._await()

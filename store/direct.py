@@ -1,4 +1,4 @@
-"""Direct entries: all that a local hit needs, in one small file that is read without a parser.
+r"""Direct entries: all that a local hit needs, in one small file that is read without a parser.
 
 Grammar, version 1 (text in UTF-8 with surrogate escapes; the checksum is the XXH3-128 of all that follows its line):
 
@@ -61,9 +61,7 @@ class DirectEntry:
 
     __slots__ = ("interleave", "key", "outputs", "seconds")
 
-    def __init__(
-        self, key: str, seconds: "float | None", interleave: str, outputs: "dict[str, Output]"
-    ) -> None:
+    def __init__(self, key: str, seconds: "float | None", interleave: str, outputs: "dict[str, Output]") -> None:
         self.key = key
         self.seconds = seconds
         self.interleave = interleave
@@ -78,9 +76,7 @@ def encode_direct(entry: DirectEntry) -> bytes:
     for output in entry.outputs.values():
         length = -1 if output.inline is None else len(output.inline)
         inline += output.inline or b""
-        lines.append(
-            f"{output.role} {output.sha256} {output.xxh3} {output.size} {output.encoding} {length}"
-        )
+        lines.append(f"{output.role} {output.sha256} {output.xxh3} {output.size} {output.encoding} {length}")
     body = "\n".join([*lines, "", ""]).encode() + inline
     return MAGIC + xxh3_hex(body).encode() + b"\n" + body
 

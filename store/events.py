@@ -1,4 +1,4 @@
-"""The event log: one line for every invocation of the shim, appended, so that nothing contends and nothing is lost.
+r"""The event log: one line for every invocation of the shim, appended, so that nothing contends and nothing is lost.
 
 Grammar, version 1. A file per day (UTC), user and host; each event is written by one append:
 

@@ -108,7 +108,7 @@ class Layout:
             except FileExistsError:
                 continue
             if self.group_shared:
-                os.chmod(walked, 0o2775)
+                os.chmod(walked, 0o2775)  # noqa: S103 - the root's owner gave the group its rights
 
     def _tag_root(self) -> None:
         try:

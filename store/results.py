@@ -1,4 +1,4 @@
-"""Result records: what one compile was made of and what it made.
+r"""Result records: what one compile was made of and what it made.
 
 Grammar, version 1:
 

@@ -50,7 +50,9 @@ def test_a_flipped_bit_in_the_neff_is_a_miss_and_is_replaced(host, size, compres
     dice = random.Random(size)
     for number in range(3):
         (host.work / "o.neff").unlink()
-        blob = max(stored_files(host, "blobs"), key=lambda path: path.stat().st_size if path.suffix or size > 3000 else 0)
+        blob = max(
+            stored_files(host, "blobs"), key=lambda path: path.stat().st_size if path.suffix or size > 3000 else 0
+        )
         flip(blob, dice.randrange(blob.stat().st_size))
         host.cc(*COMPILE, model, **told)
         assert (host.work / "o.neff").read_bytes() == original
@@ -198,9 +200,7 @@ def damaged(host, tmp_path):
     def make(module, change):
         path = copy / module
         path.write_text(change(path.read_text()))
-        text = host.launcher.read_text().replace(
-            repr([str(Path(FLOORS["shim"]).resolve().parent)]), repr([str(copy)])
-        )
+        text = host.launcher.read_text().replace(repr([str(Path(FLOORS["shim"]).resolve().parent)]), repr([str(copy)]))
         assert str(copy) in text
         host.launcher = tmp_path / "damaged/neuronx-cc"
         host.launcher.parent.mkdir()
@@ -255,7 +255,10 @@ def test_a_fault_in_any_function_neither_stops_nor_repeats_the_compile(host, dam
 
 
 def test_a_fault_of_ours_is_in_the_log_and_counted(host, damaged):
-    damaged("hashing/keys.py", lambda text: text.replace("    hasher = _KeyHasher(b\"direct\")", "    raise ValueError('odd')"))
+    damaged(
+        "hashing/keys.py",
+        lambda text: text.replace('    hasher = _KeyHasher(b"direct")', "    raise ValueError('odd')"),
+    )
     host.cc(*COMPILE, host.model())
     assert host.counters() == {"error_internal": 1}
     log = host.log_file.read_text()

@@ -26,7 +26,7 @@ OBSERVED = {
     "zml": "compile --framework=XLA --target trn1 --verbose=info --enable-internal-neff-wrapper --output {o}"
     " --optlevel=1 --model-type=transformer --auto-cast=none --enable-fast-loading-neuron-binaries {m}",
     "short lnc": "compile {m} --target=trn2 -lnc 2 --output {o}",
-    "json value": "compile {m} --target=trn2 |--internal-dma-order-constraints={{\"a\": [1, 2]}}| -o {o}",
+    "json value": 'compile {m} --target=trn2 |--internal-dma-order-constraints={{"a": [1, 2]}}| -o {o}',
     "several words": "compile --framework=XLA {m} --output {o} --target=trn1 --fast-math none fp32-cast-all"
     " --tolerance 0.1 0.2",
     "fork option": "--no-fork-subcommand compile --framework=XLA {m} --output {o} --target=trn1",
@@ -267,7 +267,7 @@ def test_a_large_compressible_output_is_stored_small_and_served_whole(host):
         host.cc("compile", model, "--target=trn1", f"--output={name}.neff", STANDIN_SIZE=size, STANDIN_COMPRESSIBLE=1)
     assert (host.work / "b.neff").stat().st_size == size
     assert (host.work / "a.neff").read_bytes() == (host.work / "b.neff").read_bytes()
-    stored = [path for path in (host.store / "blobs").rglob("*.zst")]
+    stored = list((host.store / "blobs").rglob("*.zst"))
     assert max(path.stat().st_size for path in stored) < size / 100
     assert host.counters() == {"miss_stored": 1, "hit_direct": 1}
 

@@ -199,9 +199,7 @@ def test_a_side_file_is_not_stored_when_another_compile_shared_the_directory(hos
         *COMPILE, host.model("a.pb", b"a"), STANDIN_STARTED=started, STANDIN_WAIT_FOR=go, STANDIN_WRAPPED="a"
     )
     wait_for(started)
-    quick = host.start(
-        "compile", host.model("b.pb", b"b"), "--target=trn1", "--output=p.neff", STANDIN_WRAPPED="b"
-    )
+    quick = host.start("compile", host.model("b.pb", b"b"), "--target=trn1", "--output=p.neff", STANDIN_WRAPPED="b")
     quick.communicate(timeout=30)
     go.touch()
     slow.communicate(timeout=30)

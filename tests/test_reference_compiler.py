@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from neuron_store import benchmarks
 from neuron_store.benchmarks.builtin import builtin_model, builtin_models, builtin_names
 from neuron_store.benchmarks.builtin import main as builtin_main
@@ -407,6 +408,7 @@ def test_runs_from_a_checkout_without_being_installed(tmp_path: Path) -> None:
 @needs_jax
 def test_every_model_makes_valid_hlo(tmp_path: Path) -> None:
     from jaxlib import xla_client
+
     from neuron_store.benchmarks.hlo_models import MODELS, write_models
 
     paths = write_models(tmp_path)

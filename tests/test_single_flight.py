@@ -53,9 +53,7 @@ def test_different_keys_do_not_wait_for_each_other(host):
 
 
 def test_a_passing_failure_is_tried_once_more_and_then_serves_all(host):
-    codes, _ = ask_together(
-        host, 6, host.model(), STANDIN_FAIL_ONCE=host.base / "failed", STANDIN_SLEEP=1, check=False
-    )
+    codes, _ = ask_together(host, 6, host.model(), STANDIN_FAIL_ONCE=host.base / "failed", STANDIN_SLEEP=1, check=False)
     assert sorted(codes) == [0] * 5 + [70]
     assert len(host.runs) == 2
     counters = host.counters()
