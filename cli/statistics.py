@@ -117,7 +117,11 @@ def stats(
     _print_table(totals, every=every)
     asked = totals.hits + totals.misses
     rate = f"{totals.hits / asked:.1%}" if asked else "-"
-    unknown = f" ({totals.seconds_unknown} hits of unknown seconds left out)" if totals.seconds_unknown else ""
+    unknown = (
+        f" ({presentation.plural(totals.seconds_unknown, 'hit')} of unknown seconds left out)"
+        if totals.seconds_unknown
+        else ""
+    )
     presentation.write(
         "\n"
         f"hit rate        {rate} of {presentation.plural(asked, 'cacheable request')}\n"

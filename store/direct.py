@@ -12,7 +12,8 @@ Grammar, version 1 (text in UTF-8 with surrogate escapes; the checksum is the XX
     output     = <role> <sha256> <xxh3-128> <size> <encoding> <inline length, or -1 if only in a blob>\n
     role       = "neff" | "wrapped_neff" | "log" | "log_appended" | "stdout" | "stderr"
     encoding   = "raw" | "zst", how the blob is stored
-    interleave = the order in which stdout and stderr were written: o<length>, e<length> … separated by spaces
+    interleave = the order in which stdout and stderr were written: o<length>, e<length> … separated by spaces; "-" if
+                 there is nothing to tell
 
 All digests and the size are of the uncompressed content.
 """
@@ -71,7 +72,7 @@ class DirectEntry:
 def encode_direct(entry: DirectEntry) -> bytes:
     """Return the bytes of a direct entry's file."""
     seconds = "-" if entry.seconds is None else repr(entry.seconds)
-    lines = [f"{entry.key} {seconds} {len(entry.outputs)}", entry.interleave]
+    lines = [f"{entry.key} {seconds} {len(entry.outputs)}", entry.interleave or "-"]
     inline = b""
     for output in entry.outputs.values():
         length = -1 if output.inline is None else len(output.inline)
@@ -111,4 +112,5 @@ def _decode_lines(lines: list[str], inline: bytes) -> DirectEntry:
         outputs[role] = Output(role, sha256, xxh3, int(size), encoding, content)
     if "neff" not in outputs:
         raise ValueError("no NEFF")
-    return DirectEntry(key, None if seconds == "-" else float(seconds), lines[1], outputs)
+    interleave = "" if lines[1] == "-" else lines[1]
+    return DirectEntry(key, None if seconds == "-" else float(seconds), interleave, outputs)

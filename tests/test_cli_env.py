@@ -202,7 +202,8 @@ def test_a_launcher_that_cannot_be_written_gives_a_message(person, tmp_path):
 
 
 def test_an_installation_that_path_cannot_name_gives_a_message(person, tmp_path):
-    python = make_venv(tmp_path / "a:b", with_neuron_store=True)
+    make_venv(tmp_path / "ab", with_neuron_store=True)
+    python = (tmp_path / "ab").rename(tmp_path / "a:b") / "bin/python"
     for verb in (["env"], ["run", "--", "true"]):
         done = subprocess.run(
             [python, "-m", "neuron_store.cli", *verb], env=person.env, capture_output=True, text=True, check=False

@@ -160,6 +160,19 @@ def test_stdout_and_stderr_are_replayed_byte_for_byte_in_their_order(host):
     assert host.counters() == {"miss_stored": 1, "hit_direct": 2}
 
 
+def test_a_compiler_that_says_nothing_is_served_as_silently(host):
+    host.compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exec echo "NeuronX Compiler version 1.0+x"\necho >> {host.runs_file}\n'
+        "echo made > o.neff\n"
+    )
+    model = host.model()
+    for _ in range(2):
+        done = host.cc("compile", model, "--target=trn1", "--output=o.neff")
+        assert (done.stdout, done.stderr) == (b"", b"")
+    assert host.runs_file.read_text() == "\n"
+    assert host.counters() == {"miss_stored": 1, "hit_direct": 1}
+
+
 def test_long_captured_text_is_replayed_whole(host):
     model = host.model()
     first = host.cc("compile", model, "--target=trn1", "--output=a.neff", STANDIN_FLOOD=50)

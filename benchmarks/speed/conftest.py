@@ -67,8 +67,7 @@ class Bench:
         """A gzip'd NEFF does not shrink; one for fast loading is a plain tarball and does."""
         piece = tarball_like(8 << 20) if compressible else b""
         with open(self.neff, "wb") as file:
-            for _ in range(0, size, 8 << 20):
-                file.write(piece or os.urandom(8 << 20))
+            file.writelines(piece or os.urandom(8 << 20) for _ in range(0, size, 8 << 20))
             file.truncate(size)
 
     def write_hlo(self, size):
