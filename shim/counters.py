@@ -42,6 +42,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "pass_special_output": (PASS, "the output is not a regular file"),
     "pass_unreadable_input": (PASS, "the model file is missing or cannot be read"),
     "pass_unusual_option": (PASS, "an option lacks its value, or has one it does not take"),
+    "pass_version": (PASS, "--version"),
     "error_internal": (ERROR, "a fault of neuron-store; the real compiler ran"),
     "error_output": (ERROR, "a hit could not be written to the output; the real compiler ran"),
     "error_no_compiler": (ERROR, "no real neuronx-cc was found"),

@@ -278,9 +278,9 @@ EVENT_FIELDS = st.dictionaries(
 def test_events_come_back_whatever_their_text(layout, events):
     before = len(list(read_events(layout)))
     for at, fields in events:
-        fields = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
-        append_event(layout, Event(at, "hit_direct", fields))
-        assert fields in [event.fields for event in read_events(layout)]
+        text = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
+        append_event(layout, Event(at, "hit_direct", text))
+        assert text in [event.fields for event in read_events(layout)]
     assert len(list(read_events(layout))) == before + len(events)
 
 
