@@ -51,19 +51,28 @@ def shimmed_environment(environ: dict[str, str]) -> tuple[dict[str, str], str]:
 def _run(command: list[str], environ: dict[str, str]) -> int:
     # Ctrl-C reaches the command from the terminal; we stay to say what it did.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What comes before there is a command to forward it to waits.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+
+    def in_child() -> None:
+        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     try:
         process = subprocess.Popen(
             command,
             env=environ,
             close_fds=False,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, before),  # noqa: PLW1509 - there is one thread
+            preexec_fn=in_child,  # noqa: PLW1509 - there is one thread
         )
+        for number in _FORWARDED:
+            signal.signal(number, lambda received, _frame: process.send_signal(received))
     except OSError as error:
         fault = NotFound(f"{command[0]} cannot be run: {error.strerror}")
         fault.exit_code = 127 if isinstance(error, FileNotFoundError) else 126  # as a shell has it
         raise fault from error
-    for number in _FORWARDED:
-        signal.signal(number, lambda received, _frame: process.send_signal(received))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return process.wait()
 
 
@@ -78,7 +87,8 @@ def _say_summary(run_id: str, begun: float) -> None:
 def _summary(run_id: str, begun: float) -> str:
     totals = Totals(event for event in events_of(local_store(), begun) if event.fields.get("run") == run_id)
     if not totals.invocations:
-        missing = "" if search_path(os.environ.get("PATH")) else f" (there is no {PROGRAM} on PATH)"
+        known = settings().compiler or search_path(os.environ.get("PATH"))
+        missing = "" if known else f" (there is no {PROGRAM} on PATH)"
         return f"nothing was compiled{missing}"
     said = [plural(totals.hits, "hit"), plural(totals.misses, "miss", "misses")]
     if totals.passed:

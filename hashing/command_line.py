@@ -8,6 +8,8 @@ import os
 
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.hashing.options import (
+    COMPETING,
+    FILE,
     FLAG,
     LOGFILE,
     MUST_NOT_BE_ABBREVIATED,
@@ -27,7 +29,8 @@ from neuron_store.hashing.options import (
 DEFAULT_OUTPUT = "file.neff"
 DEFAULT_LOGFILE = "log-neuron-cc.txt"
 INPUT_PLACE = "<input>"
-_KEPT = (PLAIN, TEXT, PATH, TARGET)
+FILE_PLACE = "<file>"
+_KEPT = (PLAIN, TEXT, FILE, PATH, TARGET)
 _COMMANDS_PASSED = {"list-operators": "list_operators", "neff-info": "neff_info"}
 _PYTHON_SUFFIXES = (".py", ".pyc", ".pyw")
 _SEPARATORS = str.maketrans("=,;:'\"{}[]()", " " * 12)
@@ -41,15 +44,24 @@ class CommandLine:
         model: the path of the one input file, as written.
         output: where the NEFF goes, as written (or the compiler's default).
         logfile: the log file that the command names, else None.
+        files: the files that options name or mention: (option's name, path), in order. Their contents count.
         target_given: whether --target tells the hardware; if not, the compiler asks the host.
     """
 
-    __slots__ = ("logfile", "model", "options", "output", "target_given")
+    __slots__ = ("files", "logfile", "model", "options", "output", "target_given")
 
     def __init__(
-        self, options: list[str], model: str, output: str, logfile: "str | None", *, target_given: bool
+        self,
+        options: list[str],
+        model: str,
+        output: str,
+        logfile: "str | None",
+        files: list[tuple[str, str]],
+        *,
+        target_given: bool,
     ) -> None:
         self.options = options
+        self.files = files
         self.model = model
         self.output = output
         self.logfile = logfile
@@ -74,6 +86,9 @@ class _Reader:
         self.arguments = arguments
         self.position = 0
         self.options: list[str] = []
+        self.files: list[tuple[str, str]] = []
+        self.rightmost: dict[str, int] = {}  # competing option -> index into options
+        self.superseded: set[int] = set()
         self.certain: list[str] = []
         self.possible: list[int] = []  # indexes into options
         self.reasons: list[str] = []
@@ -114,7 +129,7 @@ class _Reader:
         if name not in OPTIONS:
             _refuse_abbreviation(name)
             if value is not None:
-                _refuse_files(name, value)
+                self._take_files(name, value)
             self.options.append(word)
             return value is None
         if kind == VALUE and value is None:
@@ -139,13 +154,32 @@ class _Reader:
             if meaning == TARGET:
                 self.target_given = True
             if meaning == TEXT and value is not None:
-                _refuse_files(name, value)
+                self._take_files(name, value)
+            if meaning == FILE and value is not None and os.path.exists(value):
+                self.files.append((name, _regular(name, value)))
+                value = FILE_PLACE
+            if name in COMPETING:
+                self._supersede(COMPETING[name])
             if kind == WORDS:
                 self.options += [name] if value is None else [name, value]
             else:
                 self.options.append(name if value is None else name + "=" + value)
         elif meaning != NEUTRAL:
             self.reasons.append(meaning)
+
+    def _supersede(self, group: str) -> None:
+        if group in self.rightmost:
+            self.superseded.add(self.rightmost[group])
+        self.rightmost[group] = len(self.options)
+
+    def _take_files(self, name: str, value: str) -> None:
+        """Note the files that a value is, or mentions. What is not certain to be only a file is kept as text too."""
+        if os.path.exists(value):
+            self.files.append((name, _regular(name, value)))
+            return
+        for piece in value.translate(_SEPARATORS).split():
+            if ("/" in piece or "." in piece) and os.path.exists(piece):
+                self.files.append((name, _regular(name, piece)))
 
     def result(self) -> CommandLine:
         self._refuse_other_commands()
@@ -155,10 +189,11 @@ class _Reader:
         for index in self.possible:
             word = self.options[index]
             if word != INPUT_PLACE:
-                _refuse_files("", word)
+                self._take_files("", word)
         if not self.output:
             raise NotCacheable("special_output", "--output is empty")
-        return CommandLine(self.options, model, self.output, self.logfile, target_given=self.target_given)
+        options = [option for index, option in enumerate(self.options) if index not in self.superseded]
+        return CommandLine(options, model, self.output, self.logfile, self.files, target_given=self.target_given)
 
     def _refuse_other_commands(self) -> None:
         for reason in ("version", "help"):
@@ -214,10 +249,8 @@ def _refuse_abbreviation(name: str) -> None:
         raise NotCacheable("abbreviated_option", name)
 
 
-def _refuse_files(name: str, value: str) -> None:
-    """Refuse an option whose value is, or mentions, something that exists: its contents would not be in the key."""
-    if os.path.exists(value):
-        raise NotCacheable("file_option", (name + " " + value).strip())
-    for piece in value.translate(_SEPARATORS).split():
-        if ("/" in piece or "." in piece) and os.path.exists(piece):
-            raise NotCacheable("file_option", (name + " " + piece).strip())
+def _regular(name: str, path: str) -> str:
+    """Return `path` if it is a regular file; a folder's or a device's contents cannot be in the key."""
+    if not os.path.isfile(path):
+        raise NotCacheable("file_option", (name + " " + path).strip())
+    return path

@@ -6,7 +6,7 @@ HLO-to-NEFF result. NEURON_RT_* act at run time and NEURON_CC_FLAGS is consumed 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 KEY_VARIABLES = (
     b"NEURON_COLLECTIVE_MATMUL_NXD",
@@ -29,9 +29,23 @@ KEY_VARIABLES = (
 HOST_PRODUCT_FILE = "/sys/devices/virtual/dmi/id/product_name"
 
 
-def key_environment(environ: "Mapping[bytes, bytes]") -> list[bytes]:
-    """Return `NAME=value` for each key variable that is set, in a fixed order. Unset and empty differ."""
-    return [name + b"=" + environ[name] for name in KEY_VARIABLES if name in environ]
+# With one of these set, names and metadata of the HLO are wanted in the NEFF.
+DEBUG_VARIABLES = (b"NEURON_FRAMEWORK_DEBUG", b"NKI_DEBUG_INFO", b"XLA_HLO_DEBUG", b"XLA_IR_DEBUG")
+
+
+def key_environment(environ: "Mapping[bytes, bytes]", more: "Sequence[bytes]" = (), salt: bytes = b"") -> list[bytes]:
+    """Return `NAME=value` for each key variable that is set, in a fixed order. Unset and empty differ.
+
+    `more` names variables that a user adds; a `salt` keeps the results of those who share it apart from all others.
+    """
+    names = [*KEY_VARIABLES, *sorted(set(more) - set(KEY_VARIABLES))]
+    fields = [name + b"=" + environ[name] for name in names if name in environ]
+    return [*fields, b"salt " + salt] if salt else fields
+
+
+def wants_debug_info(environ: "Mapping[bytes, bytes]") -> bool:
+    """Tell whether the environment may ask for debug information in the NEFF: any value but none does."""
+    return any(environ.get(name) for name in DEBUG_VARIABLES)
 
 
 def host_product(path: str = HOST_PRODUCT_FILE) -> bytes:

@@ -1,6 +1,7 @@
 """The model file: opened once, hashed in bounded memory, and watched for change while it is compiled."""
 
 import os
+import stat
 
 from neuron_store.hashing.not_cacheable import NotCacheable
 
@@ -9,7 +10,6 @@ if TYPE_CHECKING:
     from xxhash import xxh3_128
 
 CHUNK = 1 << 20  # bytes read at a time
-NKI_KERNEL_TARGET = b"AwsNeuronCustomNativeKernel"
 
 Signature = tuple[int, int, int, int, int]
 
@@ -31,24 +31,37 @@ class InputFile:
     __slots__ = ("descriptor", "path", "signature", "size")
 
     def __init__(self, path: str) -> None:
-        """Open `path`. Raises NotCacheable for a directory, a special file, or a file that cannot be opened."""
+        """Open `path`. Raises NotCacheable for what is not a regular file, or cannot be opened."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise NotCacheable("unreadable_input", str(error)) from error
         status = os.fstat(descriptor)
-        kind = status.st_mode & 0o170000
-        if kind != 0o100000:
+        if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            directory = kind == 0o040000
-            raise NotCacheable("model_directory" if directory else "unreadable_input", path)
+            raise NotCacheable("unreadable_input", path)
         self.descriptor = descriptor
         self.path = path
         self.size = status.st_size
         self.signature = signature(status)
 
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return os.path.basename(self.path)
+
+    @property
+    def graph(self) -> "InputFile":
+        """The file that holds the HLO."""
+        return self
+
+    def others(self) -> "list[tuple[str, str]]":
+        """The model's other files: (name below the model, path)."""
+        return []
+
     def feed(self, hasher: "xxh3_128") -> None:
-        """Feed the whole file to `hasher`. Raises NotCacheable if it cannot be read to its end."""
+        """Feed the file's size and bytes to `hasher`. Raises NotCacheable if it cannot be read to its end."""
+        hasher.update(b"%d:" % self.size)
         buffer = memoryview(bytearray(min(CHUNK, self.size) or 1))
         position = 0
         try:

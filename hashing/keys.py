@@ -7,7 +7,9 @@ Grammar of what is hashed (XXH3-128), version KEY_VERSION; a change of it is a m
     component = NUL name NUL field*
     field     = length(decimal) ":" bytes
 
-    direct key: components compiler, flags, environment, host, then `input` with the model file's bytes
+    direct key: components compiler, flags, environment, host, side_inputs, then `input`:
+                length(decimal) ":" the model file's bytes
+                "directory" NUL (length ":" name length ":" bytes)* for a model directory's files by name
     component : its own fields; the digest that a result records
     key       : each component's name, with its digest as the one field
 
@@ -62,22 +64,21 @@ class _KeyHasher:
         for field in component.fields:
             self.field(field)
 
-    def stream(self, size: int) -> "xxh3_128":
-        """Open a field of `size` bytes that the caller feeds to the returned hash."""
-        self._hash.update(b"%d:" % size)
+    def stream(self, name: str) -> "xxh3_128":
+        """Begin the last component, whose bytes the caller feeds to the returned hash."""
+        self.begin(name)
         return self._hash
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
 
 
-def begin_direct_key(components: "Sequence[Component]", input_size: int) -> "xxh3_128":
-    """Return a hash that becomes the direct key once exactly `input_size` bytes of the input were fed to it."""
+def begin_direct_key(components: "Sequence[Component]") -> "xxh3_128":
+    """Return a hash that becomes the direct key once the model was fed to it."""
     hasher = _KeyHasher(b"direct")
     for component in components:
         hasher.component(component)
-    hasher.begin("input")
-    return hasher.stream(input_size)
+    return hasher.stream("input")
 
 
 def make_key(components: "Sequence[Component]") -> str:

@@ -13,7 +13,8 @@ UNKNOWN = 3  # not known: words that follow may be its own or the model file
 
 # What an option means for the key.
 PLAIN = "plain"  # a word or number: kept as text
-TEXT = "text"  # free text that may mention files: kept, unless it does
+TEXT = "text"  # free text: kept, with the contents of files that it mentions
+FILE = "file"  # names a file: its content is kept, its path is not
 PATH = "path"  # names a directory to work in: kept as text
 NEUTRAL = "neutral"  # does not change the output: left out
 OUTPUT = "output"
@@ -36,14 +37,14 @@ OPTIONS: dict[str, tuple[int, str]] = {
     "--hbm-scratchpad-page-size": (VALUE, PLAIN),
     "--help": (FLAG, "help"),
     "--implicit-integer-downcast": (FLAG, PLAIN),
-    "--internal-autotune-config": (VALUE, TEXT),
+    "--internal-autotune-config": (VALUE, FILE),
     "--internal-autotune-subprocess": (FLAG, "autotuner"),
     "--internal-backend-options": (VALUE, TEXT),
     "--internal-dma-order-constraints": (VALUE, TEXT),
     "--internal-enable-dge-levels": (WORDS, PLAIN),
     "--internal-hlo2tensorizer-options": (VALUE, TEXT),
     "--internal-tensorizer-opt-level": (VALUE, PLAIN),
-    "--io-config": (VALUE, TEXT),
+    "--io-config": (VALUE, FILE),
     "--jobs": (VALUE, PLAIN),
     "--logfile": (VALUE, LOGFILE),
     "--logfile-verbose": (VALUE, NEUTRAL),
@@ -78,7 +79,12 @@ SPELLINGS = {
     "-o": "--output",
 }
 
+# Options of which the rightmost wins, as the documentation says. An option that may add to itself is not here.
+COMPETING = {name: name for name, (kind, meaning) in OPTIONS.items() if kind == VALUE and meaning in (PLAIN, TARGET)}
+COMPETING["--enable-mixed-precision-accumulation"] = "mixed-precision-accumulation"
+COMPETING["--disable-mixed-precision-accumulation"] = "mixed-precision-accumulation"
+
 # Options with one of these meanings must not hide behind an abbreviation that the compiler may accept.
 MUST_NOT_BE_ABBREVIATED = tuple(
-    name for name, (_, meaning) in OPTIONS.items() if meaning not in (PLAIN, TEXT, PATH, NEUTRAL, TARGET)
+    name for name, (_, meaning) in OPTIONS.items() if meaning not in (PLAIN, TEXT, FILE, PATH, NEUTRAL, TARGET)
 )

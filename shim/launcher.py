@@ -49,6 +49,7 @@ except Exception:
             if os.access(program, os.X_OK) and {mark!r} not in open(program, "rb").read(512).decode("latin-1"):
                 import signal
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
                 os.execv(program, [program] + sys.argv[1:])
         except OSError:
             pass

@@ -8,7 +8,14 @@ import sys
 import time
 
 from neuron_store.hashing.command_line import CommandLine, read_command_line
-from neuron_store.hashing.compiler import CompilerIdentity, identify_compiler, make_memo, memo_name, recall_identity
+from neuron_store.hashing.compiler import (
+    CompilerIdentity,
+    file_digest,
+    identify_compiler,
+    make_memo,
+    memo_name,
+    recall_identity,
+)
 from neuron_store.hashing.environment import host_product, key_environment
 from neuron_store.hashing.inputs import InputFile
 from neuron_store.hashing.keys import Component, begin_direct_key
@@ -26,7 +33,7 @@ from neuron_store.store.layout import Layout, discard, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from neuron_store.hashing.keys import Component
+    from neuron_store.hashing.model_directory import ModelDirectory
 
 
 def main() -> None:
@@ -57,7 +64,7 @@ class Shim:
         self.settings: Settings
         self.layout: Layout
         self.command: CommandLine
-        self.model: InputFile | None = None
+        self.model: InputFile | ModelDirectory | None = None
         self.output = ""
         self.compiler = ""
         self.identity: CompilerIdentity
@@ -88,6 +95,15 @@ class Shim:
     # -- the way to a hit ------------------------------------------------------------------------------------
 
     def _serve(self) -> int:
+        self.prepare()
+        if not self.settings.recache and self.try_hit():
+            return 0
+        from neuron_store.shim.miss import serve_miss
+
+        return serve_miss(self)
+
+    def prepare(self) -> None:
+        """Read all that the direct key is made of. Raises NotCacheable, CompilerNotFound."""
         self._configure()
         if GUARD in self.environ:
             raise NotCacheable("recursion")
@@ -95,16 +111,11 @@ class Shim:
             raise NotCacheable("disabled", self.settings.sources["enabled"])
         self.command = read_command_line(self.arguments)
         self.output = _final_path(self.command.output)
-        self.model = InputFile(self.command.model)
+        self.model = _open_model(self.command.model)
         self.compiler = self.find_compiler()
         self.identity = self._identify()
-        self.components = self._direct_components()
+        self.components = self.direct_components()
         self.direct_key = self.hash_model()
-        if not self.settings.recache and self.try_hit():
-            return 0
-        from neuron_store.shim.miss import serve_miss
-
-        return serve_miss(self)
 
     def _configure(self) -> None:
         try:
@@ -149,21 +160,31 @@ class Shim:
                 pass  # asked again next time
         return identity
 
-    def _direct_components(self) -> "list[Component]":
-        environ = {os.fsencode(name): os.fsencode(value) for name, value in self.environ.items()}
+    def direct_components(self) -> "list[Component]":
+        """Return the components of the direct key, from the files as they are now. Raises NotCacheable."""
         host = [] if self.command.target_given else [host_product()]
         return [
             Component("compiler", [os.fsencode(self.identity.name)]),
             Component("flags", [os.fsencode(option) for option in self.command.options]),
-            Component("environment", key_environment(environ)),
+            Component("environment", self._key_environment()),
             Component("host", host),
+            Component("side_inputs", [_hash_option_file(name, path) for name, path in self.command.files]),
         ]
+
+    def _key_environment(self) -> list[bytes]:
+        more, salt = self.settings.key_env, self.settings.key_salt
+        names = [os.fsencode(name) for name in more.replace(",", " ").split()]
+        return key_environment(self.environ_bytes(), names, os.fsencode(salt))
+
+    def environ_bytes(self) -> dict[bytes, bytes]:
+        """Return the caller's environment as the bytes that it is."""
+        return {os.fsencode(name): os.fsencode(value) for name, value in self.environ.items()}
 
     def hash_model(self) -> str:
         """Return the direct key for the model file's bytes as they are now. Raises NotCacheable."""
         if self.model is None:
             raise AssertionError
-        hasher = begin_direct_key(self.components, self.model.size)
+        hasher = begin_direct_key(self.components)
         self.model.feed(hasher)
         return hasher.hexdigest()
 
@@ -183,7 +204,14 @@ class Shim:
         except OSError as error:
             self.count_store_fault(error)
             return False
+        if entry.side_files and not self._side_files_hold(entry):
+            return False
         return self.serve_entry(entry, "hit_direct")
+
+    def _side_files_hold(self, entry: DirectEntry) -> bool:
+        from neuron_store.hashing.side_files import SideFile
+
+        return all(SideFile(path, path, sha256, state).holds() for path, sha256, state in entry.side_files)
 
     def serve_entry(self, entry: DirectEntry, outcome: str) -> bool:
         """Deliver the result that `entry` describes, if it is still valid."""
@@ -246,7 +274,7 @@ class Shim:
         own = max(0.0, time.time() - self.begun - self.compile_seconds)
         fields = {
             "key": key,
-            "module": os.path.basename(self.model.path) if self.model else "",
+            "module": self.model.name if self.model else "",
             "seconds": "" if seconds is None else f"{seconds:.3f}",
             "ms": f"{own * 1e3:.1f}",
             "incidents": ",".join(self.incidents),
@@ -281,6 +309,21 @@ def _final_path(path: str) -> str:
     if os.path.exists(path) and not os.path.isfile(path):
         raise NotCacheable("special_output", path)
     return path
+
+
+def _open_model(path: str) -> "InputFile | ModelDirectory":
+    if os.path.isdir(path):
+        from neuron_store.hashing.model_directory import ModelDirectory
+
+        return ModelDirectory(path)
+    return InputFile(path)
+
+
+def _hash_option_file(name: str, path: str) -> bytes:
+    try:
+        return b"%b %b" % (os.fsencode(name), file_digest(path).encode())
+    except OSError as error:
+        raise NotCacheable("file_option", str(error)) from error
 
 
 def _touch(path: str) -> bool:

@@ -1,13 +1,12 @@
 """A miss: look by the canonical key, then compile once for all who ask, and store what the compiler made."""
 
-import hashlib
 import os
 import sys
 import time
 
-from neuron_store.hashing.inputs import CHUNK, NKI_KERNEL_TARGET
-from neuron_store.hashing.keys import Component, make_key
 from neuron_store.hashing.not_cacheable import NotCacheable
+from neuron_store.shim.canonical import Canonical, make_canonical
+from neuron_store.shim.kept_inputs import begin_audit, keep_inputs
 from neuron_store.shim.outputs import OutputWatch
 from neuron_store.shim.run_compiler import Capture, Run, die_like, run_compiler
 from neuron_store.shim.version import VERSION
@@ -21,7 +20,6 @@ from neuron_store.store.results import Result, direct_entry, load_result, save_r
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from neuron_store.hashing.inputs import InputFile
     from neuron_store.shim.main import Shim
 
 _SERVED = "served"
@@ -31,41 +29,23 @@ _ATTEMPTS = 3  # to be served by a result that others stored, should it prove co
 
 def serve_miss(shim: "Shim") -> int:
     """Serve an invocation that has no direct entry. Returns the exit code."""
-    if shim.model is None:
-        raise AssertionError
-    if shim.model.mentions(NKI_KERNEL_TARGET):
-        raise NotCacheable("nki_kernel", shim.model.path)
-    sha256 = _sha256(shim.model)
-    components = [
-        *shim.components,
-        Component("hlo", [b"raw", sha256.encode()]),
-        Component("side_inputs", []),
-    ]
-    key = make_key(components)
-    if not shim.settings.recache and _try_canonical(shim, key):
+    canonical = make_canonical(shim)
+    if not shim.settings.recache and _try_canonical(shim, canonical):
         return 0
     if shim.settings.read_only:
         raise NotCacheable("read_only", shim.layout.root)
-    return _Miss(shim, key, components, sha256).serve()
+    return _Miss(shim, canonical).serve()
 
 
-def _sha256(model: "InputFile") -> str:
-    digest = hashlib.sha256()
-    position = 0
-    while chunk := os.pread(model.descriptor, CHUNK, position):
-        digest.update(chunk)
-        position += len(chunk)
-    return digest.hexdigest()
-
-
-def _try_canonical(shim: "Shim", key: str) -> bool:
-    """Serve from the result of `key`, if there is one, and remember the direct key for next time."""
-    path = shim.layout.result_path(key)
+def _try_canonical(shim: "Shim", canonical: Canonical) -> bool:
+    """Serve from the result of the canonical key, if there is one, and remember the direct key for next time."""
+    path = shim.layout.result_path(canonical.key)
     try:
-        result = load_result(shim.layout, key)
+        result = load_result(shim.layout, canonical.key)
         if result is None:
             return False
         entry = direct_entry(shim.layout, result)
+        entry.side_files = _side_files(canonical)
     except MissingBlob as error:
         shim.count_corruption("missing_blob", error, path)
         return False
@@ -81,7 +61,12 @@ def _try_canonical(shim: "Shim", key: str) -> bool:
         _save_direct(shim.layout, shim.direct_key, entry)
     except OSError:
         pass  # a store that can only be read serves by the canonical key every time
+    begin_audit(shim, canonical.key)
     return True
+
+
+def _side_files(canonical: Canonical) -> "list[tuple[str, str, tuple[int, ...]]]":
+    return [(file.written, file.sha256, file.signature) for file in canonical.side_files]
 
 
 def _save_direct(layout: Layout, direct_key: str, entry: DirectEntry) -> None:
@@ -91,11 +76,10 @@ def _save_direct(layout: Layout, direct_key: str, entry: DirectEntry) -> None:
 class _Miss:
     """One compile, from the wait for its turn to the stored result."""
 
-    def __init__(self, shim: "Shim", key: str, components: list[Component], sha256: str) -> None:
+    def __init__(self, shim: "Shim", canonical: Canonical) -> None:
         self.shim = shim
-        self.key = key
-        self.components = components
-        self.sha256 = sha256
+        self.canonical = canonical
+        self.key = canonical.key
 
     def serve(self) -> int:
         """Compile, or be served by another process that does. Returns the exit code."""
@@ -121,7 +105,7 @@ class _Miss:
             answer = lock.acquire(self.shim.settings.lock_timeout, self._is_done)
             self._count_wait(lock, answer)
             # Between our first look and now, others may have stored the result.
-            if self.shim.try_hit() or _try_canonical(self.shim, self.key):
+            if self.shim.try_hit() or _try_canonical(self.shim, self.canonical):
                 lock.release(failed=False) if answer == HELD else lock.close()
                 return _SERVED
             if answer != DONE:
@@ -188,7 +172,7 @@ class _Miss:
             return "miss_killed" if run.code < 0 else "miss_failed"
         if not watch.is_new(watch.neff):
             return "miss_no_output"
-        if self._model_changed():
+        if self._inputs_changed():
             return "miss_input_changed"
         if not run.streams_ended:
             return "miss_output_open"
@@ -200,13 +184,18 @@ class _Miss:
             return "miss_shared_directory"
         return "miss_stored"
 
-    def _model_changed(self) -> bool:
-        """Tell by its state, and by its bytes: two writes within one tick of a file system's clock look like one."""
-        model = self.shim.model
+    def _inputs_changed(self) -> bool:
+        """Tell by their state, and by their bytes: two writes within one tick of a file system look like one."""
+        shim = self.shim
         try:
-            return model is None or not model.unchanged() or self.shim.hash_model() != self.shim.direct_key
+            if shim.model is None or not shim.model.unchanged() or shim.hash_model() != shim.direct_key:
+                return True
+            before = [component.fields for component in shim.components]
+            if before != [component.fields for component in shim.direct_components()]:
+                return True
         except NotCacheable:
             return True
+        return not all(file.holds() for file in self.canonical.side_files)
 
     def _store(self, run: Run, watch: OutputWatch, capture: Capture) -> None:
         """Store blobs, then the record that names them, then the direct entry that leads to it. Raises OSError."""
@@ -225,7 +214,7 @@ class _Miss:
                     "digest": c.digest(),
                     "fields": [f.decode("utf-8", "backslashreplace") for f in c.fields],
                 }
-                for c in self.components
+                for c in self.canonical.components
             ],
             outputs=outputs,
             interleave=capture.interleave,
@@ -234,14 +223,23 @@ class _Miss:
             provenance=self._describe_provenance(),
         )
         save_result(shim.layout, result)
-        entry = DirectEntry(self.key, run.seconds, capture.interleave, outputs)
+        entry = DirectEntry(self.key, run.seconds, capture.interleave, outputs, _side_files(self.canonical))
         _save_direct(shim.layout, shim.direct_key, entry)
 
     def _describe_input(self) -> "dict[str, object]":
         model = self.shim.model
         if model is None:
             raise AssertionError
-        return {"name": os.path.basename(model.path), "size": model.size, "sha256": self.sha256, "mode": "raw"}
+        fingerprint = self.canonical.fingerprint
+        return {
+            "name": model.name,
+            "path": model.path,
+            "size": model.size,
+            "sha256": fingerprint.digest,
+            "mode": fingerprint.mode,
+            "reason": fingerprint.reason,
+            "files": keep_inputs(self.shim, self.canonical),
+        }
 
     def _describe_provenance(self) -> "dict[str, object]":
         shim = self.shim

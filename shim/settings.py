@@ -21,17 +21,34 @@ OTHER_VARIABLES = ("NEURON_STORE_ACTIVE", "NEURON_STORE_CONFIG", "NEURON_STORE_R
 
 # name: (kind, default or None where it depends on the host, what it does)
 SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
+    "audit_percent": ("number", 0.0, "share of canonical hits that are compiled again in the background and compared"),
     "compiler": ("path", "", "the real neuronx-cc; empty: the next one on PATH"),
     "compression_level": ("integer", 3, "zstd level of stored outputs, 1 to 19; 0 stores them as they are"),
+    "debug_info": ("word", "auto", "exact: names and metadata of the HLO stay in the key; auto: if debugging asks"),
     "dir": ("path", None, "the local store"),
     "enabled": ("boolean", True, "false: every invocation goes to the real compiler"),
+    "keep_inputs_bytes": (
+        "integer",
+        64 << 20,
+        "inputs up to this size are kept with a result, to explain and audit it",
+    ),
+    "key_env": ("word", "", "environment variables that belong in the key besides the known ones, with spaces between"),
+    "key_salt": ("word", "", "any text; results are shared only by those who have the same"),
     "lock_timeout": ("number", 10800.0, "seconds to wait for another process that compiles the same key"),
     "log_file": ("path", None, "where the shim writes what went wrong"),
     "max_log_bytes": ("integer", 1 << 30, "bytes of stdout and stderr beyond which a result is not stored"),
     "read_only": ("boolean", False, "true: serve hits, store nothing"),
     "recache": ("boolean", False, "true: compile even if there is a hit, and store the new result"),
 }
-_LIMITS = {"compression_level": (0, 19), "lock_timeout": (0, float("inf")), "max_log_bytes": (0, float("inf"))}
+_ANY = (0, float("inf"))
+_LIMITS = {
+    "audit_percent": (0, 100),
+    "compression_level": (0, 19),
+    "keep_inputs_bytes": _ANY,
+    "lock_timeout": _ANY,
+    "max_log_bytes": _ANY,
+}
+_CHOICES = {"debug_info": ("auto", "exact")}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -44,10 +61,15 @@ class Settings:
 
     __slots__ = (*SETTINGS, "sources")
 
+    audit_percent: float
     compiler: str
     compression_level: int
+    debug_info: str
     dir: str
     enabled: bool
+    keep_inputs_bytes: int
+    key_env: str
+    key_salt: str
     lock_timeout: float
     log_file: str
     max_log_bytes: int
@@ -179,9 +201,13 @@ def _checked(name: str, value: "Value", where: str) -> "Value":
     kind = SETTINGS[name][0]
     if kind == "number" and type(value) is int:
         value = float(value)
-    expected = {"boolean": bool, "integer": int, "number": float, "path": str}[kind]
+    expected = {"boolean": bool, "integer": int, "number": float, "path": str, "word": str}[kind]
     if type(value) is not expected:
         raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}")
+    if kind == "word":
+        if value and value not in _CHOICES.get(name, (value,)):
+            raise ConfigurationError(f"{where} is {value!r}, which is not {' or '.join(_CHOICES[name])}")
+        return value
     if isinstance(value, str):
         if "\0" in value:
             raise ConfigurationError(f"{where} is {value!r}, which no file can be named")
@@ -200,4 +226,10 @@ def parse_setting(name: str, text: str) -> "Value":
 
 
 def _a(kind: str) -> str:
-    return {"boolean": "true or false", "integer": "an integer", "number": "a number", "path": "a path"}[kind]
+    return {
+        "boolean": "true or false",
+        "integer": "an integer",
+        "number": "a number",
+        "path": "a path",
+        "word": "text",
+    }[kind]

@@ -3,13 +3,16 @@ r"""Direct entries: all that a local hit needs, in one small file that is read w
 Grammar, version 1 (text in UTF-8 with surrogate escapes; the checksum is the XXH3-128 of all that follows its line):
 
     neuron-store direct 1 <checksum>\n
-    <key> <compile seconds> <number of outputs>\n
+    <key> <compile seconds> <number of outputs> <number of side files>\n
     <interleave>\n
     output*
+    side file*
     \n
     <the inline bytes of all outputs, concatenated>
 
     output     = <role> <sha256> <xxh3-128> <size> <encoding> <inline length, or -1 if only in a blob>\n
+    side file  = <device> <inode> <size> <mtime ns> <ctime ns> <sha256> <path, percent-encoded>\n
+                 a file that the model reaches by a path: the entry holds only while its content does
     role       = "neff" | "wrapped_neff" | "log" | "log_appended" | "stdout" | "stderr"
     encoding   = "raw" | "zst", how the blob is stored
     interleave = the order in which stdout and stderr were written: o<length>, e<length> … separated by spaces; "-" if
@@ -18,9 +21,15 @@ Grammar, version 1 (text in UTF-8 with surrogate escapes; the checksum is the XX
 All digests and the size are of the uncompressed content.
 """
 
+import os
+
 from neuron_store.hashing.xxh3 import xxh3_hex
 from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import is_hex
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAGIC = b"neuron-store direct 1 "
 INLINE_LIMIT = 16384  # bytes; a compile's stdout is about 100
@@ -58,11 +67,20 @@ class DirectEntry:
         seconds: how long the compile took, None where that is unknown.
         interleave: the order of stdout and stderr.
         outputs: role -> Output.
+        side_files: (path as the model has it, sha256 of its content, its state as numbers).
     """
 
-    __slots__ = ("interleave", "key", "outputs", "seconds")
+    __slots__ = ("interleave", "key", "outputs", "seconds", "side_files")
 
-    def __init__(self, key: str, seconds: "float | None", interleave: str, outputs: "dict[str, Output]") -> None:
+    def __init__(
+        self,
+        key: str,
+        seconds: "float | None",
+        interleave: str,
+        outputs: "dict[str, Output]",
+        side_files: "Sequence[tuple[str, str, tuple[int, ...]]]" = (),
+    ) -> None:
+        self.side_files = list(side_files)
         self.key = key
         self.seconds = seconds
         self.interleave = interleave
@@ -72,12 +90,14 @@ class DirectEntry:
 def encode_direct(entry: DirectEntry) -> bytes:
     """Return the bytes of a direct entry's file."""
     seconds = "-" if entry.seconds is None else repr(entry.seconds)
-    lines = [f"{entry.key} {seconds} {len(entry.outputs)}", entry.interleave or "-"]
+    lines = [f"{entry.key} {seconds} {len(entry.outputs)} {len(entry.side_files)}", entry.interleave or "-"]
     inline = b""
     for output in entry.outputs.values():
         length = -1 if output.inline is None else len(output.inline)
         inline += output.inline or b""
         lines.append(f"{output.role} {output.sha256} {output.xxh3} {output.size} {output.encoding} {length}")
+    for path, sha256, state in entry.side_files:
+        lines.append(f"{' '.join(map(str, state))} {sha256} {_escape(path)}")
     body = "\n".join([*lines, "", ""]).encode() + inline
     return MAGIC + xxh3_hex(body).encode() + b"\n" + body
 
@@ -95,7 +115,7 @@ def decode_direct(data: bytes) -> DirectEntry:
 
 
 def _decode_lines(lines: list[str], inline: bytes) -> DirectEntry:
-    key, seconds, count = lines[0].split(" ")
+    key, seconds, count, side_count = lines[0].split(" ")
     if not is_hex(key, 32):
         raise ValueError("no key")
     outputs = {}
@@ -112,5 +132,23 @@ def _decode_lines(lines: list[str], inline: bytes) -> DirectEntry:
         outputs[role] = Output(role, sha256, xxh3, int(size), encoding, content)
     if "neff" not in outputs:
         raise ValueError("no NEFF")
+    side_files = []
+    for line in lines[2 + int(count) : 2 + int(count) + int(side_count)]:
+        *state, sha256, path = line.split(" ")
+        side_files.append((_unescape(path), sha256, tuple(map(int, state))))
+    if len(side_files) != int(side_count):
+        raise ValueError("side files are missing")
     interleave = "" if lines[1] == "-" else lines[1]
-    return DirectEntry(key, None if seconds == "-" else float(seconds), interleave, outputs)
+    return DirectEntry(key, None if seconds == "-" else float(seconds), interleave, outputs, side_files)
+
+
+def _escape(path: str) -> str:
+    return "".join(
+        c if (c.isalnum() and c.isascii()) or c in "/._-+" else "".join(f"%{b:02x}" for b in os.fsencode(c))
+        for c in path
+    )
+
+
+def _unescape(path: str) -> str:
+    first, *rest = path.encode().split(b"%")
+    return os.fsdecode(first + b"".join(bytes([int(piece[:2], 16)]) + piece[2:] for piece in rest))

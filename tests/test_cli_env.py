@@ -220,7 +220,9 @@ OUTSIDE = (
 
 def outside_of_any_venv(person):
     """Run `neuron-store env --path` with the interpreter that the virtual environment was made of."""
-    interpreter = getattr(sys, "_base_executable", sys.executable)
+    interpreter = Path(sys.base_prefix) / f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    if not interpreter.exists():
+        pytest.skip(f"there is no interpreter in {sys.base_prefix}/bin")
     packages = next(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
     return subprocess.run(
         [interpreter, "-c", OUTSIDE.format(packages=packages)],

@@ -75,7 +75,7 @@ def test_neighbours_do_not_run_together():
     assert len({make_key(parts) for parts in (split, joined, moved)}) == 3
     direct = set()
     for parts in (split, joined, moved):
-        hasher = begin_direct_key(parts, 3)
+        hasher = begin_direct_key(parts)
         hasher.update(b"abc")
         direct.add(hasher.hexdigest())
     assert len(direct) == 3

@@ -31,10 +31,9 @@ CASES = {
     "missing input": ([*COMPILE, "absent.pb", "--output=f.neff"], "pass_unreadable_input"),
     "missing input after unknown option": (["compile", "--new-option", "absent.pb"], "pass_unreadable_input"),
     "fifo input": ([*COMPILE, "{p}", "--output=f.neff"], "pass_unreadable_input"),
-    "option file": ([*COMPILE, "{m}", "--io-config", "{n}", "--output=f.neff"], "pass_file_option"),
-    "unknown option with a file": ([*COMPILE, "{m}", "--new-option={n}"], "pass_file_option"),
+    "option folder": ([*COMPILE, "{m}", "--io-config", "{d}", "--output=f.neff"], "pass_file_option"),
     "unknown option with a folder": ([*COMPILE, "{m}", "--new-option={d}"], "pass_file_option"),
-    "file inside a text option": ([*COMPILE, "{m}", "--tensorizer-options=--a=1 --b={n}"], "pass_file_option"),
+    "folder inside a text option": ([*COMPILE, "{m}", "--tensorizer-options=--a=1 --b={d}"], "pass_file_option"),
     "abbreviated output": ([*COMPILE, "{m}", "--outp", "f.neff"], "pass_abbreviated_option"),
     "abbreviated pipeline": ([*COMPILE, "{m}", "--pipe=compile"], "pass_abbreviated_option"),
     "response file": ([*COMPILE, "{m}", "@more"], "pass_response_file"),
@@ -50,7 +49,7 @@ CASES = {
 def places(host):
     folder = host.work / "model"
     folder.mkdir()
-    (folder / "graph.hlo").write_bytes(b"graph")
+    (folder / "saved_model.pb").write_bytes(b"graph")
     (host.work / "penguin.py").write_text("print()")
     os.mkfifo(host.work / "pipe")
     return {"m": host.model(), "n": host.model("nki.pb", NKI), "d": folder, "p": host.work / "pipe"}

@@ -18,7 +18,7 @@ def test_direct_key(benchmark, tmp_path, say, size):
 
     def make():
         model = InputFile(str(path))
-        hasher = begin_direct_key(COMPONENTS, model.size)
+        hasher = begin_direct_key(COMPONENTS)
         model.feed(hasher)
         model.close()
         return hasher.hexdigest()
