@@ -10,11 +10,18 @@ from rich.text import Text
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import events_of, local_store, store_fault
-from neuron_store.shim.counters import COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
+from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
 from neuron_store.store.events import Event
 from neuron_store.store.usage import measure_usage
 
-_GROUP_TITLES = {HIT: "Hits", MISS: "Misses", PASS: "Passed through", ERROR: "Errors", INCIDENT: "Incidents"}
+_GROUP_TITLES = {
+    HIT: "Hits",
+    MISS: "Misses",
+    PASS: "Passed through",
+    ERROR: "Errors",
+    INCIDENT: "Incidents",
+    AUDIT: "Audits",
+}
 
 
 def group_of(counter: str) -> str:

@@ -1,10 +1,10 @@
 """Every counter: one table that names, groups and explains them for the log, `stats` and the tests.
 
 An invocation of the shim ends in exactly one outcome (groups hit, miss, pass, error) and may count any number of
-incidents on its way.
+incidents on its way. An audit of a stored result ends in one of its own group.
 """
 
-HIT, MISS, PASS, ERROR, INCIDENT = "hit", "miss", "pass", "error", "incident"
+HIT, MISS, PASS, ERROR, INCIDENT, AUDIT = "hit", "miss", "pass", "error", "incident", "audit"
 
 COUNTERS: dict[str, tuple[str, str]] = {
     "hit_direct": (HIT, "served from the local store by the direct key"),
@@ -47,6 +47,10 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "error_internal": (ERROR, "a fault of neuron-store; the real compiler ran"),
     "error_output": (ERROR, "a hit could not be written to the output; the real compiler ran"),
     "error_no_compiler": (ERROR, "no real neuronx-cc was found"),
+    "audit_same": (AUDIT, "compiled again, and the same came out"),
+    "audit_mismatch": (AUDIT, "compiled again, and something else came out; the result is disowned"),
+    "audit_undecided": (AUDIT, "compiled again, but this compiler's output is not the same twice"),
+    "audit_skipped": (AUDIT, "could not be compiled again here"),
     "compiler_setting_unusable": (INCIDENT, "the compiler that is set cannot be run; PATH was searched"),
     "corrupt_direct": (INCIDENT, "a direct entry was torn or flipped; treated as a miss"),
     "corrupt_result": (INCIDENT, "a result record was torn or flipped; treated as a miss"),

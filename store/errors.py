@@ -50,3 +50,9 @@ class CompilerNotFound(NeuronStoreError):  # noqa: N818
 
 class BenchmarkError(NeuronStoreError):
     """A benchmark could not run, or a request that had to be a hit was not one."""
+
+
+class MismatchFound(NeuronStoreError):  # noqa: N818
+    """A stored result is not what the compiler makes of its inputs."""
+
+    exit_code = 3

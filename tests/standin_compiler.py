@@ -25,6 +25,7 @@ VALUED = {
     "-lnc": True,
     "--lnc": True,
     "--tensorizer-options": True,
+    "--io-config": False,
 }
 
 
@@ -64,6 +65,8 @@ def record_run():
 def neff(model, options):
     changing = sorted((n, v) for n, v in options.items() if VALUED.get(n, True))
     seed = hashlib.sha256(model + repr(changing).encode() + setting("SALT").encode()).digest()
+    if setting("UNSTABLE"):
+        seed = os.urandom(32)
     size = int(setting("SIZE", "2000"))
     if setting("COMPRESSIBLE"):
         return (seed * (size // len(seed) + 1))[:size]
