@@ -9,10 +9,12 @@ Grammar of what is hashed (SHA-256), version FINGERPRINT_VERSION:
     canonical   = "neuron-store hlo canonical " VERSION NUL  part*
     raw         = "neuron-store hlo raw " VERSION NUL  bytes
     part        = kind(1 byte) length(decimal) ":" bytes
-      "M" a module's kept field        "E" the entry computation's rank
+      "M" a module's kept field        "W" a module's rewritten field
+      "E" the entry computation's rank
       "C" a computation's rank         "K" a computation's kept fields, as they stand
       "I" an instruction's kept fields, as they stand, rewritten ones last
-      "N" the name of one of the entry's parameters (a runtime may bind tensors by it)
+      "N" the name of one of the entry's parameters (a runtime may bind tensors by it), or of a computation in XLA's
+          own namespace `xla.` (Shardy goes by it), without the number at its end
       "R" an int64 array: the root's rank, then for each instruction its rank, and the counts and ranks of its
           operands, control predecessors and called computations
       "S" an int64 array: a schedule's computation rank and instruction ranks
@@ -22,7 +24,10 @@ Grammar of what is hashed (SHA-256), version FINGERPRINT_VERSION:
                   module's computations. List order and id order both stay: XLA sorts by id when it loads a proto.
 
 Stripped: module name, entry_computation_name, id, stack_frame_index; computation name; instruction name, metadata;
-metadata of shardings. Sorted: frontend_attributes. Field numbers: XLA's public hlo.proto and xla_data.proto.
+metadata of shardings; but metadata only where it holds nothing but names and places in the source. Sorted:
+frontend_attributes. Field numbers: XLA's public hlo.proto and xla_data.proto.
+
+Kept fields begin with a tag, which is never zero; what was rewritten follows a zero byte as tag "=" length ":" bytes.
 """
 
 import hashlib
@@ -39,6 +44,7 @@ from neuron_store.hashing.hlo_fields import (
     COMPUTATION_INSTRUCTION,
     COMPUTATION_NAME,
     COMPUTATION_ROOT,
+    COMPUTATION_SHAPE,
     CONTROL,
     ID,
     METADATA,
@@ -65,7 +71,8 @@ from neuron_store.hashing.hlo_fields import (
     length_tag,
     varint_tag,
 )
-from neuron_store.hashing.wire import LENGTH, MalformedError, fields, packed, read_varint, signed
+from neuron_store.hashing.kept_text import KeptText
+from neuron_store.hashing.wire import LENGTH, LONGEST_TAG, MalformedError, fields, packed, read_varint, signed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,9 +107,13 @@ _ACTIONS = {
 
 _LARGE = 1 << 16  # bytes of a span that is hashed in place
 _NONE: list[int] = []  # never changed
+_RESERVED_NAMES = b"xla."
+# OpMetadata's fields as their first one or two bytes: op_type, op_name, source_file; source_line, stack_frame_id,
+# source_end_line, source_column, source_end_column.
+_PROVENANCE_TEXT = frozenset((0x0A, 0x12, 0x1A))
+_PROVENANCE_NUMBERS = frozenset((0x20, 0x78, 0x188, 0x190, 0x198))
 _DEEPEST_SHARDING = 16
 _MOST_INSTRUCTIONS = 1 << 25
-_MOST_TEXT = 16 << 20  # bytes of distinct kept strings that are searched for names
 _LONGEST_NAME = 8  # atoms, as in `fusion.12.clone.3`
 _ATOM = re.compile(rb"[A-Za-z0-9_]+")
 
@@ -226,8 +237,7 @@ class _Module:
         self.entry_id: int | None = None
         self.schedules: list[tuple[int, int]] = []
         self.names: list[bytes] = []  # of computations and instructions, in the order of emission
-        self.text: set[bytes] = set()
-        self.text_size = 0
+        self.text = KeptText()
         self.rewritten: dict[tuple[int, bytes], bytes] = {}
 
     def digest(self) -> str:
@@ -272,13 +282,13 @@ class _Module:
         elif tag in (MODULE_OUTPUT_SHARDING, MODULE_PARAMETER_SHARDING, MODULE_ATTRIBUTES):
             kind = ATTRIBUTES if tag == MODULE_ATTRIBUTES else SHARDINGS[0]
             data = self._rewritten(kind, bytes(self.buffer[content:end]))
-            self.stream.part(b"M", b"%d=%b" % (tag, data))
+            self.stream.part(b"W", b"%d=%b" % (tag, data))
         elif tag in (MODULE_NAME, MODULE_ENTRY_NAME, MODULE_STACK_FRAMES):
             if self.keep_debug_info:
                 self.stream.spans(b"M", [start, end])
         elif tag != MODULE_ID:
-            if tag & 7 == LENGTH and end - content < _LARGE:
-                self._note_text(bytes(self.buffer[content:end]))
+            if tag & 7 == LENGTH:
+                self.text.note(self.buffer[content:end])
             self.stream.spans(b"M", [start, end])
 
     def _read_computation(self, position: int, limit: int) -> _Computation:
@@ -301,6 +311,8 @@ class _Module:
             elif tag == COMPUTATION_NAME:
                 computation.name = bytes(self.buffer[content:end])
             else:
+                if tag & 7 == LENGTH and tag != COMPUTATION_SHAPE:
+                    self.text.note(self.buffer[content:end])
                 computation.kept += (start, end)
         return computation
 
@@ -346,7 +358,7 @@ class _Module:
         All the time of a fingerprint goes here, so it is one loop without calls for the common fields.
         """
         buffer, actions, stream, keep_debug_info = self.buffer, _ACTIONS, self.stream, self.keep_debug_info
-        append = stream.parts.append
+        append, note = stream.parts.append, self.text.note
         is_entry = computation.id == self.entry_id
         places = computation.instructions
         for index in range(0, len(places), 2):
@@ -366,7 +378,9 @@ class _Module:
                     position += 1
                     tag = tag & 0x7F | byte << 7
                     if byte >= 0x80:
-                        tag, position = read_varint(buffer, start, limit)
+                        tag, position = read_varint(buffer, start, min(limit, start + LONGEST_TAG))
+                        if tag >> 32:
+                            raise MalformedError("a field number is too large")
                 kind = tag & 7
                 if kind == 2:
                     length = buffer[position]
@@ -391,8 +405,8 @@ class _Module:
                     raise MalformedError("a field runs over its message")
                 action = actions.get(tag)
                 if action is None:
-                    if kind == 2 and position - content < _LARGE:
-                        self._note_text(buffer[content:position])
+                    if kind == 2:
+                        note(buffer[content:position])
                     continue
                 if action == _KEEP:
                     continue
@@ -401,9 +415,12 @@ class _Module:
                     continue
                 if action == _DO_TARGET:
                     target = buffer[content:position]
-                    self._note_text(target)
+                    note(target)
                     continue
-                if action == _DO_NAME:
+                if action == _DO_STRIP:
+                    if not _is_provenance(buffer, content, position):
+                        continue
+                elif action == _DO_NAME:
                     if name:
                         raise MalformedError("an instruction has two names")
                     name = buffer[content:position]
@@ -441,9 +458,10 @@ class _Module:
             if limit > open_from:
                 spans.append(open_from)
                 spans.append(limit)
-            if config:
+            if config or target:
                 config = self._backend_config(target, config)
-                rewritten += b"%d=%d:%b" % (BACKEND_CONFIG, len(config), config)
+                if config:
+                    rewritten += b"%d=%d:%b" % (BACKEND_CONFIG, len(config), config)
             if limit - places[index] < _LARGE and not rewritten:
                 kept = b"".join([buffer[spans[at] : spans[at + 1]] for at in range(0, len(spans), 2)])
                 append(b"I%d:%b" % (len(kept), kept))
@@ -461,6 +479,8 @@ class _Module:
         self.names.append(name)
         if self.keep_debug_info:
             self.stream.part(b"N", name)
+        elif name.startswith(_RESERVED_NAMES):
+            self.stream.part(b"N", name.rstrip(b"0123456789"))
 
     # -- rewritten fields ------------------------------------------------------------------------------------
 
@@ -469,8 +489,8 @@ class _Module:
         if known is None:
             known = config if self.rewrite is None else self.rewrite(target, config)
             self.rewritten[len(target), target + config] = known
-            self._note_text(config)
-            self._note_text(known)
+            self.text.note(config)
+            self.text.note(known)
         return known
 
     def _rewritten(self, tag: int, data: bytes) -> bytes:
@@ -479,7 +499,7 @@ class _Module:
         if known is None:
             if tag == ATTRIBUTES:
                 known = _sorted_attributes(data)
-                self._note_text(data)
+                self.text.note(data)
             else:
                 known = data if self.keep_debug_info else _without_metadata(data, 0)
             self.rewritten[-tag, data] = known
@@ -487,23 +507,10 @@ class _Module:
 
     # -- what kept strings mention ---------------------------------------------------------------------------
 
-    def _note_text(self, text: bytes) -> None:
-        if text not in self.text:
-            self.text_size += len(text)
-            if self.text_size > _MOST_TEXT:
-                raise MalformedError("too much text to search for names")
-            self.text.add(text)
-
     def _emit_mentions(self) -> None:
         """Names are stripped, so a string that mentions one must not come to mean another instruction unnoticed."""
-        if not self.text:
-            return
-        mentioned: set[bytes] = set()
-        for text in self.text:
-            _add_candidates(text, mentioned)
-        for position, name in enumerate(self.names):
-            if name and name in mentioned:
-                self.stream.part(b"G", b"%d %b" % (position, name))
+        for position, name in self.text.mentions(self.names):
+            self.stream.part(b"G", b"%d %b" % (position, name))
 
     # -- schedules -------------------------------------------------------------------------------------------
 
@@ -587,21 +594,47 @@ def _without_metadata(data: bytes, depth: int) -> bytes:
         raise MalformedError("shardings are nested too deeply")
     made = b""
     for tag, start, content, end in fields(data, 0, len(data)):
-        if tag == SHARDING_METADATA:
+        if tag == SHARDING_METADATA and _is_provenance(data, content, end):
             continue
         if tag == SHARDING_TUPLE:
             inner = _without_metadata(data[content:end], depth + 1)
         elif tag == SHARDING_NAMED:
             inner = b"".join(
                 data[content + begin : content + stop]
-                for inside, begin, _, stop in fields(data[content:end], 0, end - content)
-                if inside != NAMED_METADATA
+                for inside, begin, place, stop in fields(data[content:end], 0, end - content)
+                if inside != NAMED_METADATA or not _is_provenance(data, content + place, content + stop)
             )
         else:
             made += data[start:end]
             continue
-        made += b"%d=%d:%b" % (tag, len(inner), inner)
+        made += b"\0%d=%d:%b" % (tag, len(inner), inner)
     return made
+
+
+def _is_provenance(buffer: "Buffer", position: int, end: int) -> bool:
+    """Tell whether an OpMetadata holds nothing but names and places in the source. Raises MalformedError."""
+    while position < end:
+        tag = buffer[position]
+        position += 1
+        if tag >= 0x80:
+            tag |= buffer[position] << 8
+            position += 1
+        if tag in _PROVENANCE_TEXT:
+            length = buffer[position]
+            position += 1
+            if length >= 0x80:
+                length, position = read_varint(buffer, position - 1, end)
+            position += length
+        elif tag in _PROVENANCE_NUMBERS:
+            if buffer[position] < 0x80:
+                position += 1
+            else:
+                _, position = read_varint(buffer, position, end)
+        else:
+            return False
+    if position > end:
+        raise MalformedError("a field runs over its message")
+    return True
 
 
 def _add_candidates(text: bytes, found: set[bytes]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NKI_KERNEL_TARGET = b"AwsNeuronCustomNativeKernel"
 _ABSOLUTE_PATHS = re.compile(rb"/[^\s\"',;:=()\[\]{}<>|]+")
 _DEEPEST = 50  # levels of JSON
+_REWRITTEN = b"\0side files "
 
 
 class SideFile:
@@ -91,27 +92,34 @@ class KernelConfigs:
         Raises NotCacheable for a path that leads nowhere, or a mention of a file that is not understood.
         """
         is_kernel = target == NKI_KERNEL_TARGET
+        if config.startswith(_REWRITTEN):
+            raise NotCacheable("side_file", "a custom call's configuration looks like what stands for one")
         document = _read_json(config)
         if document is None:
             if is_kernel:
                 raise NotCacheable("nki_kernel", "a kernel's configuration is not base64 of JSON")
             self._refuse_mentions(config)
+            self._refuse_mentions(_from_base64(config) or b"")
             return config
         used: list[str] = []
         neutral = self._neutral(document, used, 0)
         if not used:
+            if is_kernel:
+                raise NotCacheable("nki_kernel", "a kernel's configuration names no file that is there")
             return config
-        return b"\0side files " + json.dumps(neutral, ensure_ascii=True).encode()
+        return _REWRITTEN + json.dumps(neutral, ensure_ascii=True).encode()
 
     def _refuse_mentions(self, config: bytes) -> None:
         for path in _ABSOLUTE_PATHS.findall(config):
-            if os.path.exists(path):
+            if path.strip(b"/") and os.path.exists(path):
                 raise NotCacheable("side_file", f"a custom call mentions {os.fsdecode(path)}")
 
     def _neutral(self, value: "Any", used: list[str], depth: int) -> "Any":  # noqa: ANN401 - JSON
         if depth > _DEEPEST:
             raise NotCacheable("side_file", "a custom call's configuration is nested too deeply")
         if isinstance(value, _Pairs):
+            for key, _ in value.pairs:
+                self._refuse_mentions(key.encode("utf-8", "surrogatepass"))
             return [["{}", key, self._neutral(inner, used, depth + 1)] for key, inner in value.pairs]
         if isinstance(value, list):
             return ["[]", *(self._neutral(inner, used, depth + 1) for inner in value)]
@@ -135,6 +143,7 @@ class KernelConfigs:
             return ["file", self.files[text].sha256, kept]
         if os.path.isabs(text) and text.strip("/"):
             raise NotCacheable("side_file", f"a custom call names {text}, which is not there")
+        self._refuse_mentions(text.encode("utf-8", "surrogatepass"))
         return ["text", text]
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Buffer = bytes | mmap
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+LONGEST_TAG = 5  # bytes
 _LONGEST_VARINT = 10  # bytes of a 64-bit value
 
 
@@ -43,7 +44,10 @@ def fields(buffer: "Buffer", position: int, end: int) -> "Iterator[tuple[int, in
     """
     while position < end:
         start = position
-        tag, position = read_varint(buffer, position, end)
+        tag = buffer[position]
+        position += 1
+        if tag >= 0x80:
+            tag, position = read_varint(buffer, start, min(end, start + LONGEST_TAG))
         kind = tag & 7
         if kind == LENGTH:
             length, content = read_varint(buffer, position, end)
@@ -56,7 +60,7 @@ def fields(buffer: "Buffer", position: int, end: int) -> "Iterator[tuple[int, in
             position += 8 if kind == FIXED64 else 4
         else:
             raise MalformedError(f"wire type {kind}")
-        if position > end or tag < 8:  # field number 0 does not exist
+        if position > end or not 8 <= tag < 1 << 32:  # field number 0 does not exist
             raise MalformedError("a field runs over its message")
         yield tag, start, content, position
 

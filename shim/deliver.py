@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 WRAPPED_NEFF = "wrapped_neff.hlo"  # JAX's PJRT plugin reads it from the current directory where it is present
 
 
-def deliver(layout: "Layout", entry: "DirectEntry", output: str, logfile: "str | None") -> None:
+def deliver(
+    layout: "Layout", entry: "DirectEntry", output: str, logfile: "str | None", *, clear_wrapped: bool = True
+) -> None:
     """Write the files of a hit: the NEFF to `output`, the others as the result has them.
 
+    A wrapped NEFF that the result does not have is not left behind either, if `clear_wrapped`.
     Raises CorruptEntry if the store does not have them whole, OSError if they cannot be written.
     """
     staged: list[tuple[str, str]] = []
@@ -31,7 +34,7 @@ def deliver(layout: "Layout", entry: "DirectEntry", output: str, logfile: "str |
         if wrapped is not None:
             staged.append((_stage(layout, wrapped, WRAPPED_NEFF), WRAPPED_NEFF))
         staged.append((_stage(layout, entry.outputs["neff"], output), output))
-        if wrapped is None:
+        if wrapped is None and clear_wrapped:
             discard(WRAPPED_NEFF)  # left by another compile, it would be taken for ours
         while staged:
             os.rename(*staged[0])

@@ -40,14 +40,21 @@ try:
     main()
 except Exception:
     # neuron-store is damaged or gone: be the real compiler, if there is one.
-    import os
+    import os, signal
+    depth = os.environ.get("NEURON_STORE_ACTIVE", "0")
+    os.environ["NEURON_STORE_ACTIVE"] = str(int(depth) + 1 if depth.isdigit() else 1)
     named = os.environ.get("NEURON_STORE_COMPILER")
     found = [named] if named else []
     found += [os.path.join(d or ".", "neuronx-cc") for d in os.environ.get("PATH", os.defpath).split(":")]
-    for program in found:
+    for program in found if len(depth) < 2 else []:
         try:
-            if os.access(program, os.X_OK) and {mark!r} not in open(program, "rb").read(512).decode("latin-1"):
-                import signal
+            with open(program, "rb") as file:
+                head = file.read(512)
+        except OSError:
+            # Too many open files, say: it can be run for all that, unless it is this very program.
+            head = b"" if not os.path.exists(program) or not os.path.samefile(program, __file__) else {mark!r}.encode()
+        try:
+            if os.access(program, os.X_OK) and not os.path.isdir(program) and {mark!r}.encode() not in head:
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
                 os.execv(program, [program] + sys.argv[1:])

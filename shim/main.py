@@ -25,6 +25,7 @@ from neuron_store.shim.execute import GUARD, caller_environment, replace_process
 from neuron_store.shim.log import write_log
 from neuron_store.shim.real_compiler import PROGRAM, search_path, usable
 from neuron_store.shim.settings import Settings, load_settings, state_folder
+from neuron_store.store.activity import directory_place, mark_activity, output_place
 from neuron_store.store.blobs import MissingBlob
 from neuron_store.store.direct import DirectEntry, decode_direct
 from neuron_store.store.errors import CompilerNotFound, ConfigurationError, CorruptEntry, OutputUnwritable
@@ -144,18 +145,18 @@ class Shim:
         return found
 
     def _identify(self) -> CompilerIdentity:
-        memo_path = self.layout.compiler_path(memo_name(self.compiler))
+        memo_path = self.layout.compiler_path(memo_name(self.compiler, self.environ))
         try:
             memo = read_file(memo_path)
         except OSError:
             memo = None
-        identity = recall_identity(memo, self.compiler) if memo else None
+        identity = recall_identity(memo) if memo else None
         if identity is None:
             from neuron_store.shim.ask_version import ask_version
 
             identity = identify_compiler(self.compiler, lambda path: ask_version(path, self.environ))
             try:
-                self.layout.write_file(memo_path, make_memo(identity, self.compiler))
+                self.layout.write_file(memo_path, make_memo(identity))
             except OSError:
                 pass  # asked again next time
         return identity
@@ -221,7 +222,7 @@ class Shim:
             return False
         try:
             texts = captured_text(self.layout, entry)
-            deliver(self.layout, entry, self.output, self.command.logfile)
+            self._deliver(entry)
         except CorruptEntry as error:
             self.count_corruption(
                 "missing_blob" if isinstance(error, MissingBlob) else "corrupt_blob",
@@ -236,6 +237,13 @@ class Shim:
         replay(*texts, entry.interleave)
         self.record(outcome, key=entry.key, seconds=entry.seconds)
         return True
+
+    def _deliver(self, entry: DirectEntry) -> None:
+        """Write the files of a hit, and tell the compiles that watch these places: before, and again after."""
+        places = (directory_place("."), output_place(self.output))
+        shared = mark_activity(self.layout, places)
+        deliver(self.layout, entry, self.output, self.command.logfile, clear_wrapped=not shared)
+        mark_activity(self.layout, places)
 
     def count_corruption(self, incident: str, error: CorruptEntry, *paths: str) -> None:
         """Count a corrupt entry and take it out of the way, so that the next store replaces it."""
@@ -259,6 +267,10 @@ class Shim:
         except CompilerNotFound as error:
             return self._no_compiler(error)
         self.record(outcome, detail=detail)
+        try:
+            mark_activity(self.layout, (directory_place("."),))
+        except OSError:
+            pass  # the current directory is gone
         return replace_process(compiler, self.arguments, self.environ)
 
     def _no_compiler(self, error: CompilerNotFound) -> int:

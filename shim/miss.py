@@ -4,24 +4,27 @@ import os
 import sys
 import time
 
+from neuron_store.hashing.command_line import read_command_line
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.canonical import Canonical, make_canonical
 from neuron_store.shim.kept_inputs import begin_audit, keep_inputs
 from neuron_store.shim.outputs import OutputWatch
 from neuron_store.shim.run_compiler import Capture, Run, die_like, run_compiler
 from neuron_store.shim.version import VERSION
+from neuron_store.store.activity import directory_place, output_place
 from neuron_store.store.blob_writer import store_blob
 from neuron_store.store.blobs import MissingBlob
 from neuron_store.store.direct import DirectEntry, encode_direct
 from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import Layout
-from neuron_store.store.locks import DONE, HELD, PEERS_FAILED, TIMED_OUT, DirectoryWatch, KeyLock, sweep
+from neuron_store.store.locks import DONE, HELD, PEERS_FAILED, TIMED_OUT, ActivityWatch, KeyLock, sweep
 from neuron_store.store.results import Result, direct_entry, load_result, save_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from neuron_store.shim.main import Shim
 
+_GENERAL_FAILURE = 70  # the compiler's own exit code for a general failure
 _SERVED = "served"
 _UNSERVED_WAITS = {TIMED_OUT: "lock_timeout", PEERS_FAILED: "peers_failed"}
 _ATTEMPTS = 3  # to be served by a result that others stored, should it prove corrupt each time
@@ -91,13 +94,17 @@ class _Miss:
         if turn == _SERVED:
             return 0
         stored = False
+        run = Run()
         try:
-            code, stored = self._compile()
+            stored = self._compile(run)
         finally:
             # Waiters must not take turns at a compile that leaves no result.
             lock.release(failed=not stored) if turn == HELD else lock.close()
+        # Only now: who reads our output may be waiting for those who wait for this compile.
+        run.flush()
+        code = run.code or 0
         die_like(code)
-        return code
+        return code if code >= 0 else 128 - code
 
     def _take_turn(self, lock: KeyLock) -> str:
         """Wait until the lock is HELD, or the result is there (_SERVED), or there is no more waiting."""
@@ -123,39 +130,42 @@ class _Miss:
         if answer in _UNSERVED_WAITS:
             counted.append(_UNSERVED_WAITS[answer])
 
-    def _compile(self) -> tuple[int, bool]:
-        """Run the compiler and store its result; return its exit code and whether the result is stored."""
+    def _compile(self, run: Run) -> bool:
+        """Run the compiler and store its result; return whether the result is stored."""
         shim = self.shim
         watch = OutputWatch(shim.output, shim.command.logfile)
-        directory = self._watch_directory()
+        activity = self._watch_activity()
         capture = Capture(self._spill_folder(), shim.settings.max_log_bytes)
-        run = Run()
         try:
             run_compiler(shim.compiler, shim.arguments, shim.environ, capture, run)
         finally:
-            shim.done = run.code
+            if run.started:
+                shim.done = _GENERAL_FAILURE if run.code is None else run.code
+        watch.note_end()
         shim.compile_seconds = run.seconds
         # From here on the compiler has run: whatever is wrong with us, it must not run again.
         try:
-            alone = directory.end() if directory else False
-            outcome = self._judge(run, watch, capture, alone=alone)
+            outcome = self._judge(run, watch, capture)
             if outcome == "miss_stored":
-                self._store(run, watch, capture)
+                outcome = self._store(run, watch, capture, activity)
         except Exception as error:  # noqa: BLE001
             outcome = "miss_store_failed"
             shim.log_fault(f"the result of {self.key} could not be stored: {error}")
         try:
+            if activity is not None:
+                activity.end()
             capture.close()
             shim.record(outcome, key=self.key, seconds=run.seconds)
             sweep(shim.layout)
         except Exception as error:  # noqa: BLE001
             shim.log_fault(f"after the compile of {self.key}: {error}")
-        return shim.done or 0, outcome == "miss_stored"
+        return outcome == "miss_stored"
 
-    def _watch_directory(self) -> "DirectoryWatch | None":
+    def _watch_activity(self) -> "ActivityWatch | None":
         try:
-            return DirectoryWatch(self.shim.layout, ".")
-        except OSError:
+            return ActivityWatch(self.shim.layout, (directory_place("."), output_place(self.shim.output)))
+        except OSError as error:
+            self.shim.count_store_fault(error)
             return None
 
     def _spill_folder(self) -> "str | None":
@@ -166,23 +176,43 @@ class _Miss:
             return None
         return folder
 
-    def _judge(self, run: Run, watch: OutputWatch, capture: Capture, *, alone: bool) -> str:  # noqa: PLR0911 - a table in words
-        """Return the outcome: `miss_stored` if the result may be stored."""
+    def _judge(self, run: Run, watch: OutputWatch, capture: Capture) -> str:
+        """Return the outcome: `miss_stored` if, as far as can be told before storing, the result may be stored."""
         if run.code:
             return "miss_killed" if run.code < 0 else "miss_failed"
         if not watch.is_new(watch.neff):
             return "miss_no_output"
-        if self._inputs_changed():
-            return "miss_input_changed"
-        if not run.streams_ended:
-            return "miss_output_open"
         if capture.too_large:
             return "miss_log_too_large"
         if capture.fault:
             raise capture.fault
-        if watch.wrapped_is_new and not alone:
+        if run.reader_gone:
+            return "miss_reader_gone"
+        return "miss_stored" if run.streams_ended else "miss_output_open"
+
+    def _judge_again(self, watch: OutputWatch, activity: "ActivityWatch | None") -> str:
+        """Return the outcome as of after the outputs were read: `miss_stored` if all of it was this compile's own."""
+        if not watch.unchanged_since_end():
+            return "miss_output_changed"
+        if activity is None or not activity.alone(output_place(self.shim.output)):
             return "miss_shared_directory"
-        return "miss_stored"
+        if watch.wrapped_is_new and not activity.alone(directory_place(".")):
+            return "miss_shared_directory"
+        if self._compiler_changed():
+            return "miss_compiler_changed"
+        if self._side_outputs_made():
+            return "miss_side_output"
+        return "miss_input_changed" if self._inputs_changed() else "miss_stored"
+
+    def _compiler_changed(self) -> bool:
+        return not self.shim.identity.holds()
+
+    def _side_outputs_made(self) -> bool:
+        """Tell whether an option came to name a file that was not there before: one that a hit would not make."""
+        try:
+            return read_command_line(self.shim.arguments).files != self.shim.command.files
+        except NotCacheable:
+            return True
 
     def _inputs_changed(self) -> bool:
         """Tell by their state, and by their bytes: two writes within one tick of a file system look like one."""
@@ -197,8 +227,11 @@ class _Miss:
             return True
         return not all(file.holds() for file in self.canonical.side_files)
 
-    def _store(self, run: Run, watch: OutputWatch, capture: Capture) -> None:
-        """Store blobs, then the record that names them, then the direct entry that leads to it. Raises OSError."""
+    def _store(self, run: Run, watch: OutputWatch, capture: Capture, activity: "ActivityWatch | None") -> str:
+        """Store blobs, then the record that names them, then the direct entry that leads to it.
+
+        Returns the outcome: blobs that turn out not to be this compile's own get no record. Raises OSError.
+        """
         shim = self.shim
         level = shim.settings.compression_level
         outputs = watch.store(shim.layout, level)
@@ -206,6 +239,10 @@ class _Miss:
             if file.tell():
                 file.flush()
                 outputs[role] = store_blob(shim.layout, role, file.fileno(), level)
+        kept = keep_inputs(shim, self.canonical)
+        outcome = self._judge_again(watch, activity)
+        if outcome != "miss_stored":
+            return outcome
         result = Result(
             key=self.key,
             components=[
@@ -219,14 +256,15 @@ class _Miss:
             outputs=outputs,
             interleave=capture.interleave,
             seconds=run.seconds,
-            input_file=self._describe_input(),
+            input_file=self._describe_input(kept),
             provenance=self._describe_provenance(),
         )
         save_result(shim.layout, result)
         entry = DirectEntry(self.key, run.seconds, capture.interleave, outputs, _side_files(self.canonical))
         _save_direct(shim.layout, shim.direct_key, entry)
+        return outcome
 
-    def _describe_input(self) -> "dict[str, object]":
+    def _describe_input(self, kept: "list[dict[str, object]]") -> "dict[str, object]":
         model = self.shim.model
         if model is None:
             raise AssertionError
@@ -238,7 +276,7 @@ class _Miss:
             "sha256": fingerprint.digest,
             "mode": fingerprint.mode,
             "reason": fingerprint.reason,
-            "files": keep_inputs(self.shim, self.canonical),
+            "files": kept,
         }
 
     def _describe_provenance(self) -> "dict[str, object]":
@@ -250,7 +288,14 @@ class _Miss:
             "compiler": shim.compiler,
             "compiler_version": shim.identity.version,
             "command": ["neuronx-cc", *shim.arguments],
-            "directory": os.getcwd(),
+            "directory": _current_directory(),
             "neuron_store": VERSION,
             "python": sys.version.split()[0],
         }
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted; the paths on the command line may be absolute
+        return ""

@@ -29,10 +29,23 @@ class OutputWatch:
         self._log_size = before[2] if before else 0
         self._log_start = _digest_start(self.log, self._log_size) if self._log_size else ""
 
+        self._at_end: dict[str, Signature | None] = {}
+
     def is_new(self, path: str) -> bool:
-        """Tell whether a non-empty regular file is at `path` that was not there, or not so, before."""
-        after = _state(path)
-        return after is not None and after[2] > 0 and after != self._before[path]
+        """Tell whether a non-empty regular file is at `path` that was not there, or had not that content, before.
+
+        The time of a change of its attributes (a link made, a mode changed) does not make it new.
+        """
+        before, after = self._before[path], _state(path)
+        return after is not None and after[2] > 0 and after[:4] != (before or ())[:4]
+
+    def note_end(self) -> None:
+        """Note the state of the outputs now that the compiler has ended."""
+        self._at_end = {path: _state(path) for path in (self.neff, WRAPPED_NEFF)}
+
+    def unchanged_since_end(self) -> bool:
+        """Tell whether the outputs are still as the compiler left them."""
+        return all(_state(path) == state for path, state in self._at_end.items())
 
     @property
     def wrapped_is_new(self) -> bool:

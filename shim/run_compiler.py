@@ -1,22 +1,23 @@
 """Run the real compiler as if the caller had: its cwd, environment, stdin, signals; its output live, and captured.
 
 The compiler stays in the caller's process group, so that Ctrl-C at a terminal and a framework's killpg reach it as
-they would without the shim; what is sent to the shim alone is forwarded. If the shim is killed outright, the kernel
-kills the compiler too (PR_SET_PDEATHSIG): left running, it would write to an output that the next compile owns.
+they would without the shim; what is sent to the shim alone is forwarded. (What killpg sends reaches it twice: who
+else got a signal cannot be told.) If the shim is killed outright, the kernel kills the compiler too
+(PR_SET_PDEATHSIG): left running, it would write to an output that the next compile owns.
 """
 
 import ctypes
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 
 from neuron_store.shim.execute import guarded
+from neuron_store.shim.relay import Relay
+from neuron_store.shim.signal_file import SignalFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +25,8 @@ if TYPE_CHECKING:
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_SI_KERNEL = 0x80  # si_code of a signal that the kernel (a terminal) sent to the whole process group
-_PIECE = 1 << 16  # bytes read from a pipe at a time
 _IN_MEMORY = 1 << 20  # bytes of each stream before it goes to a file
 _LONGEST_INTERLEAVE = 2000  # turns; beyond it stdout is replayed before stderr
-_GRACE = 2.0  # seconds that streams may stay open, silent, after the compiler ended
 
 
 class Capture:
@@ -81,17 +79,42 @@ class Run:
     """How the compiler ended.
 
     Attributes:
+        started: whether it was started: from then on it must not run again, whatever is wrong with us.
         code: its exit code, minus the signal's number if it died of one; None while it has not ended.
         seconds: wall-clock time.
         streams_ended: whether stdout and stderr were closed; if not, something it started holds them.
+        reader_gone: whether the caller's stdout or stderr could not be written.
     """
 
-    __slots__ = ("code", "seconds", "streams_ended")
+    __slots__ = ("_relay", "code", "reader_gone", "seconds", "started", "streams_ended")
 
     def __init__(self) -> None:
+        self.started = False
         self.code: int | None = None
         self.seconds = 0.0
         self.streams_ended = False
+        self.reader_gone = False
+        self._relay: Relay | None = None
+
+    def start(self, process: "subprocess.Popen[bytes]", capture: Capture, signals: "SignalFile | None") -> None:
+        """Relay the output of a compiler that was just started until it has ended."""
+        begun = time.monotonic()
+        try:
+            self._relay = Relay(process, capture, signals)
+            self._relay.run()
+            self.streams_ended = self._relay.streams_ended
+            self.reader_gone = self._relay.reader_gone
+        except Exception as error:  # noqa: BLE001 - it runs: whatever is wrong with us, it must be able to end
+            capture.fault = error
+            _drain_plainly(process)
+        finally:
+            self.code = process.wait()
+            self.seconds = time.monotonic() - begun
+
+    def flush(self) -> None:
+        """Pass on what the caller has not read yet, however long it takes to read it."""
+        if self._relay is not None:
+            self._relay.flush()
 
 
 def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", capture: Capture, run: Run) -> None:
@@ -110,7 +133,11 @@ def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", 
 
     taken = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_DFL]
     given_mask = signal.pthread_sigmask(signal.SIG_BLOCK, taken)
-    begun = time.monotonic()
+    try:
+        signals = SignalFile(libc, taken)
+    except OSError:  # nothing can be forwarded; let signals do to us what they do
+        signals = None
+        signal.pthread_sigmask(signal.SIG_SETMASK, given_mask)
     try:
         process = subprocess.Popen(
             [program, *arguments],
@@ -118,85 +145,34 @@ def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", 
             stderr=subprocess.PIPE,
             env=guarded(environ),
             close_fds=False,
-            preexec_fn=in_child,  # noqa: PLW1509 - no thread of ours runs yet
+            preexec_fn=in_child,  # noqa: PLW1509 - there is one thread
         )
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, given_mask)
         raise
-    if taken:
-        threading.Thread(target=_forward_signals, args=(process, taken), daemon=True).start()
-    try:
-        run.streams_ended = _pump(process, capture)
-    except Exception as error:  # noqa: BLE001 - it runs: whatever is wrong with us, it must be able to end
-        capture.fault = error
-        _pump_plainly(process)
-    finally:
-        run.code = process.wait()
-        run.seconds = time.monotonic() - begun
+    run.started = True
+    run.start(process, capture, signals)
 
 
-def _forward_signals(process: "subprocess.Popen[bytes]", numbers: "list[signal.Signals]") -> None:
-    while True:
-        info = signal.sigwaitinfo(numbers)
-        if info.si_code != _SI_KERNEL:  # else the terminal has sent it to the compiler as well
-            process.send_signal(info.si_signo)
-
-
-def _pump(process: "subprocess.Popen[bytes]", capture: Capture) -> bool:
-    """Pass on what the compiler writes until it has ended and both streams are closed; return whether they are."""
-    if process.stdout is None or process.stderr is None:
-        raise AssertionError
-    sources = {process.stdout.fileno(): ("o", 1), process.stderr.fileno(): ("e", 2)}
-    ended = os.pidfd_open(process.pid)
-    poller = select.poll()
-    for descriptor in (*sources, ended):
-        poller.register(descriptor, select.POLLIN)
-    running = True
+def _drain_plainly(process: "subprocess.Popen[bytes]") -> None:
+    """Pass on what the compiler writes, without capture, and go on reading even if nobody takes it."""
+    sources = {}
+    for pipe, destination in ((process.stdout, 1), (process.stderr, 2)):
+        if pipe is not None and not pipe.closed:
+            sources[pipe.fileno()] = destination
     while sources:
-        ready = poller.poll(None if running else _GRACE * 1000)
-        if not ready:
-            break
-        for descriptor, _ in ready:
-            if descriptor == ended:
-                running = False
-                poller.unregister(ended)
-            elif not _pass_on(descriptor, *sources[descriptor], capture):
-                poller.unregister(descriptor)
-                del sources[descriptor]
-    os.close(ended)
-    return not sources
-
-
-def _pass_on(source: int, name: str, destination: int, capture: Capture) -> bool:
-    data = os.read(source, _PIECE)
-    if not data:
-        return False
-    _write_through(destination, data)
-    capture.add(name, data)
-    return True
-
-
-def _write_through(destination: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(destination, view) :]
-        except BlockingIOError:
-            select.select([], [destination], [])
-        except OSError:
-            return  # the reader went away; the compile and its result are still wanted
-
-
-def _pump_plainly(process: "subprocess.Popen[bytes]") -> None:
-    """Pass on what the compiler writes, without capture."""
-    threads = [
-        threading.Thread(target=shutil.copyfileobj, args=(source, open(destination, "wb", 0, closefd=False)))  # noqa: SIM115
-        for source, destination in ((process.stdout, 1), (process.stderr, 2))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        ready, _, _ = select.select(list(sources), [], [], 1.0)
+        if not ready and process.poll() is not None:
+            return
+        for source in ready:
+            data = os.read(source, 1 << 16)
+            if not data:
+                del sources[source]
+                continue
+            try:
+                os.write(sources[source], data)
+            except OSError:
+                pass
 
 
 def die_like(code: int) -> None:

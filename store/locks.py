@@ -8,11 +8,12 @@ import fcntl
 import os
 import time
 
+from neuron_store.store.activity import place_path
 from neuron_store.store.layout import Layout, discard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 HELD = "held"
 DONE = "done"
@@ -68,9 +69,7 @@ class KeyLock:
 
     def _try(self) -> bool:
         while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _try_lock(self._descriptor, fcntl.LOCK_EX):
                 return False
             if os.fstat(self._descriptor).st_nlink:
                 return True
@@ -94,48 +93,79 @@ class KeyLock:
         os.close(self._descriptor)
 
 
-class DirectoryWatch:
-    """Tells whether another compile ran in the same directory meanwhile: then a side file there may be its."""
+class ActivityWatch:
+    """Tells whether another invocation wrote to the same places (current directory, output) meanwhile.
 
-    def __init__(self, layout: Layout, directory: str) -> None:
+    A place's file is there while a compile watches it. Its length counts the compiles and the others that came by,
+    see `mark_activity`: what lies in a shared place afterwards may be theirs. Invocations that use another store, on
+    another host say, are not seen.
+    """
+
+    def __init__(self, layout: Layout, places: "Iterable[str]") -> None:
         """Begin to watch. Raises OSError."""
-        status = os.stat(directory)
-        self._path = layout.lock_path(f"directory-{status.st_dev:x}-{status.st_ino:x}")
-        self._alone = False
+        self._watched = {place: _WatchedPlace(layout, place) for place in sorted(places)}
+
+    def alone(self, place: str) -> bool:
+        """Return whether nobody else was seen at `place` so far."""
+        return self._watched[place].alone()
+
+    def end(self) -> None:
+        """Stop watching."""
+        for watched in self._watched.values():
+            watched.end()
+        self._watched = {}
+
+
+class _WatchedPlace:
+    def __init__(self, layout: Layout, place: str) -> None:
+        self._path = place_path(layout, place)
         while True:
             self._descriptor = layout.open_creating(self._path, os.O_RDWR | os.O_APPEND, 0o644)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._alone = True
-            except BlockingIOError:
-                self._alone = False
+            self._first = _try_lock(self._descriptor, fcntl.LOCK_EX)
             if os.fstat(self._descriptor).st_nlink:
                 break
             os.close(self._descriptor)  # deleted by the one before us, who ended meanwhile
         os.write(self._descriptor, b".")
         self._begun = os.fstat(self._descriptor).st_size
         # From now on others may come: they see us by the shared lock, we see them by the file's length.
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._alone = False
+        self._first = _try_lock(self._descriptor, fcntl.LOCK_SH) and self._first
 
-    def end(self) -> bool:
-        """Stop watching; return whether this was the only compile in the directory all the time."""
-        status = os.fstat(self._descriptor)
-        alone = self._alone and status.st_size == self._begun
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if status.st_nlink:
-                discard(self._path)
-        except BlockingIOError:
-            pass
+    def alone(self) -> bool:
+        return self._first and os.fstat(self._descriptor).st_size == self._begun
+
+    def end(self) -> None:
+        if _try_lock(self._descriptor, fcntl.LOCK_EX) and os.fstat(self._descriptor).st_nlink:
+            discard(self._path)
         os.close(self._descriptor)
-        return alone
 
 
-def sweep(layout: Layout, older_than: float = 86400.0) -> int:
-    """Delete temporary and lock files that no process holds and that are older (seconds); return how many."""
+def _try_lock(descriptor: int, kind: int) -> bool:
+    """Take a lock if it is free. Where the file system has no locks, everything is free."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0) -> int:
+    """Delete temporary and lock files that no process holds and that are older (seconds); return how many.
+
+    Does nothing if the last sweep is less than `every` seconds ago: a folder may hold many files.
+    """
+    stamp = layout.lock_path(".swept")
+    try:
+        if time.time() - os.stat(stamp).st_mtime < every:
+            return 0
+    except OSError:
+        pass
+    try:
+        os.close(layout.open_creating(stamp, os.O_WRONLY))
+        os.utime(stamp)
+    except OSError:
+        return 0
     swept = 0
     for folder in ("tmp", "locks"):
         try:
@@ -143,19 +173,20 @@ def sweep(layout: Layout, older_than: float = 86400.0) -> int:
         except OSError:
             continue
         for name in names:
-            swept += _sweep_file(f"{layout.root}/{folder}/{name}", older_than)
+            swept += name != ".swept" and _sweep_file(f"{layout.root}/{folder}/{name}", older_than)
     return swept
 
 
 def _sweep_file(path: str, older_than: float) -> bool:
     try:
-        if time.time() - os.stat(path).st_mtime < older_than:
+        if time.time() - os.stat(path, follow_symlinks=False).st_mtime < older_than:
             return False
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _try_lock(descriptor, fcntl.LOCK_EX):
+            return False
         os.unlink(path)
     except OSError:
         return False

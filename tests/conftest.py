@@ -132,7 +132,9 @@ class Host:
         A lock that holds the mark of a failure is left on purpose, for waiters to see.
         """
         found = [*(self.store / "tmp").glob("*"), *self.base.rglob(".neuron-store-*")]
-        found += [path for path in (self.store / "locks").glob("*") if not path.read_bytes().startswith(b"F")]
+        found += [
+            path for path in (self.store / "locks").glob("*") if path.name != ".swept" and path.read_bytes()[:1] != b"F"
+        ]
         return [str(path) for path in found]
 
 

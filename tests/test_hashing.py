@@ -1,5 +1,9 @@
 """The parts of a key, in process: the command line, components, the compiler's identity, the host."""
 
+import base64
+import hashlib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +14,7 @@ from neuron_store.hashing.compiler import (
     find_metadata,
     identify_compiler,
     make_memo,
+    memo_name,
     printed_version,
     recall_identity,
 )
@@ -167,31 +172,65 @@ def test_the_same_version_is_the_same_identity_however_it_was_read(tmp_path):
 def test_an_identity_is_remembered_until_the_compiler_changes(tmp_path):
     script = venv(tmp_path, "2.1.0+a")
     identity = identify_compiler(script, never)
-    memo = make_memo(identity, script)
-    assert recall_identity(memo, script).name == identity.name
+    memo = make_memo(identity)
+    assert recall_identity(memo).name == identity.name
     with open(script, "a") as file:
         file.write("#")
-    assert recall_identity(memo, script) is None
+    assert recall_identity(memo) is None
 
 
 def test_an_identity_is_forgotten_when_the_distribution_changes(tmp_path):
     script = venv(tmp_path, "2.1.0+a")
     identity = identify_compiler(script, never)
-    memo = make_memo(identity, script)
-    with open(identity.evidence, "a") as file:
+    memo = make_memo(identity)
+    with open(identity.evidence[1], "a") as file:
         file.write("\n")
-    assert recall_identity(memo, script) is None
+    assert recall_identity(memo) is None
+
+
+def test_a_wrapper_is_identified_anew_when_what_it_starts_changes(tmp_path):
+    releases = [tmp_path / "v1/neuronx-cc", tmp_path / "v2/neuronx-cc"]
+    for release in releases:
+        release.parent.mkdir()
+        release.write_text("#!/bin/sh\n")
+    current = tmp_path / "current"
+    current.symlink_to(releases[0].parent)
+    wrapper = tmp_path / "bin/neuronx-cc"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec "{current}/neuronx-cc" "$@"\n')
+    memo = make_memo(identify_compiler(str(wrapper), lambda path: PRINTED))
+    assert recall_identity(memo).version == "2.21.33363.0+82129205"
+    current.unlink()
+    current.symlink_to(releases[1].parent)
+    assert recall_identity(memo) is None
+
+
+def test_a_distribution_that_does_not_list_the_script_is_not_trusted(tmp_path):
+    script = venv(tmp_path, "2.1.0+a")
+    record = tmp_path / "lib/python3.10/site-packages/neuronx_cc-2.1.0+a.dist-info/RECORD"
+    digest = base64.urlsafe_b64encode(hashlib.sha256(Path(script).read_bytes()).digest()).rstrip(b"=").decode()
+    record.write_text(f"../../../bin/neuronx-cc,sha256={digest},9\nneuronxcc/__init__.py,,\n")
+    assert identify_compiler(script, never).version == "2.1.0+a"
+    Path(script).write_text("#!/bin/sh\nexec /opt/other/neuronx-cc\n")
+    assert identify_compiler(script, lambda path: PRINTED).version == "2.21.33363.0+82129205"
+    record.write_text("neuronxcc/__init__.py,,\n")
+    assert identify_compiler(script, lambda path: PRINTED).version == "2.21.33363.0+82129205"
+
+
+def test_a_memo_depends_on_the_variables_that_lead_programs_to_files():
+    names = {memo_name("/x", environ) for environ in ({}, {"PATH": "/a"}, {"PYTHONPATH": "/a"}, {"HOME": "/a"})}
+    assert len(names) == 3
 
 
 @given(st.binary(max_size=200))
 def test_a_damaged_memo_is_ignored(data):
-    assert recall_identity(data, "/absent") is None
+    assert recall_identity(data) is None
 
 
 def test_every_flipped_bit_of_a_memo_is_noticed(tmp_path):
     script = venv(tmp_path)
-    memo = make_memo(CompilerIdentity("neuronx-cc 1.0"), script)
+    memo = make_memo(CompilerIdentity("neuronx-cc 1.0", [script]))
     for position in range(len(memo)):
         damaged = bytearray(memo)
         damaged[position] ^= 4
-        assert recall_identity(bytes(damaged), script) is None
+        assert recall_identity(bytes(damaged)) is None

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from neuron_store.store.activity import mark_activity
 from neuron_store.store.blob_writer import store_blob
 from neuron_store.store.blobs import MissingBlob, read_blob, write_blob
 from neuron_store.store.direct import ROLES, DirectEntry, Output, decode_direct, encode_direct
 from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound, StoreUnavailable
 from neuron_store.store.events import Event, append_event, read_events
 from neuron_store.store.layout import Layout
-from neuron_store.store.locks import DONE, HELD, TIMED_OUT, DirectoryWatch, KeyLock, sweep
+from neuron_store.store.locks import DONE, HELD, TIMED_OUT, ActivityWatch, KeyLock, sweep
 from neuron_store.store.results import (
     Result,
     all_keys,
@@ -335,14 +336,31 @@ def test_a_waiter_needs_no_lock_once_the_result_is_there(layout):
     first.release(failed=False)
 
 
-def test_a_directory_watch_sees_who_came_and_went_meanwhile(layout, tmp_path):
-    alone = DirectoryWatch(layout, str(tmp_path))
-    assert alone.end()
-    slow = DirectoryWatch(layout, str(tmp_path))
-    quick = DirectoryWatch(layout, str(tmp_path))
-    assert not quick.end()
-    assert not slow.end()
-    assert DirectoryWatch(layout, str(tmp_path)).end()
+def test_a_watch_sees_who_came_and_went_meanwhile(layout):
+    alone = ActivityWatch(layout, ["here"])
+    assert alone.alone("here")
+    alone.end()
+    slow = ActivityWatch(layout, ["here", "there"])
+    quick = ActivityWatch(layout, ["here"])
+    assert not quick.alone("here")
+    quick.end()
+    assert not slow.alone("here")
+    assert slow.alone("there")
+    slow.end()
+    last = ActivityWatch(layout, ["here"])
+    assert last.alone("here")
+    last.end()
+    assert files(layout, "locks") == []
+
+
+def test_a_mark_is_seen_by_who_watches_and_leaves_nothing_else(layout):
+    assert not mark_activity(layout, ["here"])
+    watch = ActivityWatch(layout, ["here", "there"])
+    assert mark_activity(layout, ["here"])
+    assert not watch.alone("here")
+    assert watch.alone("there")
+    watch.end()
+    assert files(layout, "locks") == []
 
 
 def test_a_sweep_leaves_what_is_held_or_young(layout):
@@ -354,9 +372,10 @@ def test_a_sweep_leaves_what_is_held_or_young(layout):
     os.close(dead)
     os.utime(dead_path, (1, 1))
     assert sweep(layout) == 1
+    assert sweep(layout, older_than=-1) == 0  # not again so soon
     assert sorted(files(layout, "tmp")) == sorted([path, young_path])
     os.close(held)
-    assert sweep(layout, older_than=-1) == 2
+    assert sweep(layout, older_than=-1, every=0) == 2
 
 
 def test_usage_counts_results_blobs_and_bytes(layout):
