@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from neuron_store.cli import bench, configuration, environment, presentation, results, runs, statistics, verify
+from neuron_store.cli import (
+    bench,
+    configuration,
+    environment,
+    explain,
+    keys,
+    presentation,
+    results,
+    runs,
+    statistics,
+    verify,
+)
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import NeuronStoreError
 
@@ -19,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (environment, runs, statistics, results, configuration, verify, bench):
+for module in (environment, runs, statistics, results, configuration, keys, explain, verify, bench):
     module.register(app)
 
 

@@ -1,7 +1,8 @@
-"""Which elements of two sequences belong together: a longest common subsequence, found in bounded work.
+"""Which elements of two sequences belong together: a longest common subsequence, or one nearly as long.
 
 Equal beginnings and ends are trimmed; between them Myers' greedy algorithm (1986) looks for the shortest edit. Its work
-grows with length times differences, so that it gives up where two sequences have little in common.
+grows with length times differences. Where that is too much, each difference is bridged by itself, by the nearest place
+after which both go on alike. Both give up, in bounded work, where two sequences have little in common.
 """
 
 from array import array
@@ -9,18 +10,23 @@ from collections import Counter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
 MOST_STEPS = 3_000_000  # about two seconds
+_ALIKE = 12  # equal elements in a row that make it likely that two places belong together
+_FAR = 48  # elements that a bridge may leave out on both sides; on one side alone, any number
 
 
 def align(
     one: "Sequence[Hashable]", other: "Sequence[Hashable]", most_steps: int = MOST_STEPS
 ) -> "list[tuple[int, int]] | None":
-    """Return the index pairs of equal elements, increasing in both; None if they cannot be found in so many steps."""
+    """Return the index pairs of equal elements, increasing in both; None if they cannot be found in some such steps."""
     head = common_head(one, other)
     tail = common_tail(one, other, head)
-    middle = _shortest_edit(one[head : len(one) - tail], other[head : len(other) - tail], most_steps)
+    inner, other_inner = one[head : len(one) - tail], other[head : len(other) - tail]
+    middle = _shortest_edit(inner, other_inner, most_steps)
+    if middle is None:
+        middle = _bridged(inner, other_inner, most_steps)
     if middle is None:
         return None
     pairs = [(index, index) for index in range(head)]
@@ -113,3 +119,47 @@ def _walk_back(history: "list[tuple[int, array[int]]]", x: int, y: int) -> list[
     pairs += [(at, at) for at in range(x - 1, -1, -1)]
     pairs.reverse()
     return pairs
+
+
+def _bridged(one: "Sequence[Hashable]", other: "Sequence[Hashable]", most_steps: int) -> "list[tuple[int, int]] | None":
+    """Return the pairs that are found by going along both sequences and over each difference by the next bridge."""
+    pairs = []
+    i = j = steps = 0
+    while i < len(one) and j < len(other):
+        if one[i] == other[j]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+            continue
+        for left, right in _bridges(len(one) - i, len(other) - j):
+            steps += 1
+            if _alike(one, i + left, other, j + right):
+                break
+        else:
+            return None
+        if steps > most_steps:
+            return None
+        i, j = i + left, j + right
+    return pairs
+
+
+def _bridges(length: int, other_length: int) -> "Iterator[tuple[int, int]]":
+    """Yield how many elements to leave out on both sides, the fewest first, and changed ones before added ones."""
+    for far in range(1, _FAR + 1):
+        for less in range(far + 1):
+            yield far, far - less
+            if less:
+                yield far - less, far
+    for far in range(_FAR + 1, max(length, other_length)):
+        yield far, 0
+        yield 0, far
+
+
+def _alike(one: "Sequence[Hashable]", i: int, other: "Sequence[Hashable]", j: int) -> bool:
+    """Tell whether both go on alike: for so many elements, or to the end of both."""
+    for ahead in range(_ALIKE):
+        ends = (i + ahead >= len(one), j + ahead >= len(other))
+        if any(ends):
+            return all(ends)
+        if one[i + ahead] != other[j + ahead]:
+            return False
+    return True

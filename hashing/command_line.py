@@ -11,6 +11,8 @@ from neuron_store.hashing.options import (
     COMPETING,
     FILE,
     FLAG,
+    LEVEL,
+    LEVELS,
     LOGFILE,
     MUST_NOT_BE_ABBREVIATED,
     NEUTRAL,
@@ -33,7 +35,11 @@ FILE_PLACE = "<file>"
 _KEPT = (PLAIN, TEXT, FILE, PATH, TARGET)
 _COMMANDS_PASSED = {"list-operators": "list_operators", "neff-info": "neff_info"}
 _PYTHON_SUFFIXES = (".py", ".pyc", ".pyw")
-_SEPARATORS = str.maketrans("=,;:'\"{}[]()", " " * 12)
+_QUOTES = str.maketrans("", "", "\\'\"")
+_LONGEST_TEXT = 1 << 14  # characters that are searched for paths
+_LONGEST_NAME = 255  # bytes of a file's name
+_MOST_LOOKS = 400  # for files that a command line may mention
+_FEW_STRETCHES = 64  # of a text; with more, a listing of the current directory costs less than looking for each
 
 
 class CommandLine:
@@ -44,7 +50,8 @@ class CommandLine:
         model: the path of the one input file, as written.
         output: where the NEFF goes, as written (or the compiler's default).
         logfile: the log file that the command names, else None.
-        files: the files that options name or mention: (option's name, path), in order. Their contents count.
+        files: the files that options name or mention, in order: (option's name, path). Their contents count. The name
+            is followed by `@` and the place of the path where the path stays in the option's text.
         target_given: whether --target tells the hardware; if not, the compiler asks the host.
     """
 
@@ -96,6 +103,7 @@ class _Reader:
         self.output = DEFAULT_OUTPUT
         self.logfile: str | None = None
         self.target_given = False
+        self.mentions: _Mentions | None = None
 
     def read(self) -> None:
         after_open_option = False
@@ -114,8 +122,10 @@ class _Reader:
     def _bare_word(self, word: str, *, certain: bool) -> None:
         if word.startswith("@"):
             raise NotCacheable("response_file", word)
-        if word == "compile" and not self.compile_seen:
+        if word == "compile" and not self.compile_seen and not self.certain:
             self.compile_seen = True
+            if not certain:  # it may be an option's word, and a later one the command
+                self.options.append(word)
         elif certain:
             self.certain.append(word)
         else:
@@ -128,8 +138,7 @@ class _Reader:
         kind, meaning = OPTIONS.get(name, (UNKNOWN, TEXT))
         if name not in OPTIONS:
             _refuse_abbreviation(name)
-            if value is not None:
-                self._take_files(name, value)
+            self._take_files(name, word)
             self.options.append(word)
             return value is None
         if kind == VALUE and value is None:
@@ -151,35 +160,38 @@ class _Reader:
         elif meaning == LOGFILE:
             self.logfile = value
         elif meaning in _KEPT:
-            if meaning == TARGET:
-                self.target_given = True
-            if meaning == TEXT and value is not None:
-                self._take_files(name, value)
-            if meaning == FILE and value is not None and os.path.exists(value):
-                self.files.append((name, _regular(name, value)))
-                value = FILE_PLACE
-            if name in COMPETING:
-                self._supersede(COMPETING[name])
-            if kind == WORDS:
-                self.options += [name] if value is None else [name, value]
-            else:
-                self.options.append(name if value is None else name + "=" + value)
+            self._keep(name, kind, meaning, value)
+        elif meaning == LEVEL:
+            if value is not None and value not in LEVELS and not (value.isdigit() and value.isascii()):
+                self._keep(name, kind, meaning, value)
         elif meaning != NEUTRAL:
             self.reasons.append(meaning)
+
+    def _keep(self, name: str, kind: int, meaning: str, value: "str | None") -> None:
+        if meaning == TARGET:
+            self.target_given = True
+        if meaning == FILE and value is not None and os.path.exists(value):
+            self.files.append((name, _regular(name, value)))
+            value = FILE_PLACE
+        elif meaning in (TEXT, FILE) and value is not None:
+            self._take_files(name, value)
+        if name in COMPETING:
+            self._supersede(COMPETING[name])
+        if kind == WORDS:
+            self.options += [name] if value is None else [name, value]
+        else:
+            self.options.append(name if value is None else name + "=" + value)
 
     def _supersede(self, group: str) -> None:
         if group in self.rightmost:
             self.superseded.add(self.rightmost[group])
         self.rightmost[group] = len(self.options)
 
-    def _take_files(self, name: str, value: str) -> None:
-        """Note the files that a value is, or mentions. What is not certain to be only a file is kept as text too."""
-        if os.path.exists(value):
-            self.files.append((name, _regular(name, value)))
-            return
-        for piece in value.translate(_SEPARATORS).split():
-            if ("/" in piece or "." in piece) and os.path.exists(piece):
-                self.files.append((name, _regular(name, piece)))
+    def _take_files(self, name: str, text: str) -> None:
+        """Note the files that a text mentions. The text is kept as well, so where in it they are is known."""
+        self.mentions = self.mentions or _Mentions()
+        for path, place in self.mentions.find(name, text).items():
+            self.files.append((f"{name}@{place}", _regular(name, path)))
 
     def result(self) -> CommandLine:
         self._refuse_other_commands()
@@ -223,6 +235,96 @@ class _Reader:
         model = self.options[paths[0]]
         self.options[paths[0]] = INPUT_PLACE
         return model
+
+
+class _Mentions:
+    """Finds the existing paths in texts whose grammar is not known, with a bounded number of looks at the disk.
+
+    A path may begin wherever a word does, at any `/` or `~`, and inside a word of one dash (`-Ipath`). It may end
+    wherever a word does. So it may hold spaces, `=` and all else that stands between words.
+    """
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._names: set[str] | None = None  # of the current directory, once it was listed
+
+    def find(self, name: str, text: str) -> "dict[str, str]":
+        """Return path -> its place in `text`, for all paths that exist. Raises NotCacheable if not all can be known."""
+        if len(text) > _LONGEST_TEXT or "$" in text:
+            raise NotCacheable("file_option", f"{name} is too long, or mentions a variable")
+        found: dict[str, str] = {}
+        self._search(text, found, "")
+        unquoted = text.translate(_QUOTES)  # as a shell would read it
+        if unquoted != text:
+            self._search(unquoted, found, "unquoted")
+        return found
+
+    def _search(self, text: str, found: "dict[str, str]", form: str) -> None:
+        stops = [place for place, character in enumerate(text) if character == "/" or _separates(character)]
+        stops.append(len(text))
+        begins = _beginnings(text)
+        if len(begins) * len(stops) > _FEW_STRETCHES and self._names is None:
+            self._names = _list_current_directory()
+        after = 0
+        for begin in begins:
+            while stops[after] <= begin:
+                after += 1
+            paths = self._paths(text, "", begin, stops[after:])
+            if text[begin] == "~":
+                home = os.path.expanduser(text[begin : stops[after]])
+                paths += self._paths(text, home, stops[after], stops[after:])
+            for path, end in paths:
+                found.setdefault(path, f"{form}{begin}-{end}")
+
+    def _paths(self, text: str, base: str, begin: int, stops: list[int]) -> "list[tuple[str, int]]":
+        """Return each existing path that is `base` and the text from `begin` to a stop, with that stop."""
+        found = []
+        part = begin  # where the path's last part begins
+        for stop in stops:
+            if stop - part > _LONGEST_NAME:
+                break
+            path = base + text[begin:stop]
+            exists = self._exists(path)
+            if text[stop : stop + 1] == "/":
+                if not exists:
+                    break  # so nothing is below it
+                part = stop + 1
+            elif exists:
+                found.append((path, stop))
+        return found
+
+    def _exists(self, path: str) -> bool:
+        if self._names is not None and "/" not in path:
+            return path in self._names
+        self._looks += 1
+        if self._looks > _MOST_LOOKS:
+            raise NotCacheable("file_option", "the options may mention too many files")
+        return os.path.exists(path)
+
+
+def _separates(character: str) -> bool:
+    return not character.isalnum() and character not in "._-/~"
+
+
+def _beginnings(text: str) -> list[int]:
+    """Return the places in `text` where a path may begin."""
+    found = []
+    word = 0  # where the word at hand begins
+    for place, character in enumerate(text):
+        if _separates(character):
+            if place == word:
+                found.append(place)
+            word = place + 1
+        elif place == word or character in "/~" or (text[word] == "-" and text[word + 1] != "-"):
+            found.append(place)
+    return found
+
+
+def _list_current_directory() -> "set[str]":
+    try:
+        return {".", "..", *os.listdir(".")}
+    except OSError as error:
+        raise NotCacheable("file_option", str(error)) from error
 
 
 def _looks_like_option(word: str) -> bool:

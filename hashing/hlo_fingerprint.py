@@ -33,7 +33,6 @@ Kept fields begin with a tag, which is never zero; what was rewritten follows a 
 import hashlib
 import mmap
 import os
-import re
 from array import array
 
 from neuron_store.hashing.hlo_fields import (
@@ -114,8 +113,6 @@ _PROVENANCE_TEXT = frozenset((0x0A, 0x12, 0x1A))
 _PROVENANCE_NUMBERS = frozenset((0x20, 0x78, 0x188, 0x190, 0x198))
 _DEEPEST_SHARDING = 16
 _MOST_INSTRUCTIONS = 1 << 25
-_LONGEST_NAME = 8  # atoms, as in `fusion.12.clone.3`
-_ATOM = re.compile(rb"[A-Za-z0-9_]+")
 
 
 class Fingerprint:
@@ -635,11 +632,3 @@ def _is_provenance(buffer: "Buffer", position: int, end: int) -> bool:
     if position > end:
         raise MalformedError("a field runs over its message")
     return True
-
-
-def _add_candidates(text: bytes, found: set[bytes]) -> None:
-    """Add to `found` each stretch of `text` that could be a name: up to some atoms and what stands between them."""
-    spans = [match.span() for match in _ATOM.finditer(text)]
-    for index, (start, _) in enumerate(spans):
-        for _, end in spans[index : index + _LONGEST_NAME]:
-            found.add(text[start:end])

@@ -1,5 +1,6 @@
 """The model file: opened once, hashed in bounded memory, and watched for change while it is compiled."""
 
+import errno
 import os
 import stat
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from xxhash import xxh3_128
 
 CHUNK = 1 << 20  # bytes read at a time
+_MOST_LINKS = 40  # symbolic links on the way to a file: the kernel's own limit
 
 Signature = tuple[int, int, int, int, int]
 
@@ -19,6 +21,48 @@ def signature(status: os.stat_result) -> Signature:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def open_regular(path: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Open a file that must be a regular one: a pipe, a socket or a device in its place could hang us for ever.
+
+    Raises OSError, also for what is not a regular file.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(descriptor)
+        if kind == stat.S_IFDIR:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    return descriptor
+
+
+def trace_links(path: str) -> "tuple[str, list[Signature]]":
+    """Return where `path` leads, and the state of every symbolic link on the way there. Raises OSError.
+
+    A link that was swapped to another file and back has another state.
+    """
+    links: list[Signature] = []
+    reached = "/" if path.startswith("/") else ""
+    ahead = path.split("/")[::-1]
+    while ahead:
+        part = ahead.pop()
+        if part in ("", "."):
+            continue
+        step = reached + part
+        status = os.lstat(step)
+        if not stat.S_ISLNK(status.st_mode):
+            reached = step + "/"
+            continue
+        links.append(signature(status))
+        if len(links) > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        target = os.readlink(step)
+        ahead += target.split("/")[::-1]
+        if target.startswith("/"):
+            reached = "/"
+    return reached, links
+
+
 class InputFile:
     """The model file, open for reading, with its state at the time it was opened.
 
@@ -26,20 +70,19 @@ class InputFile:
         path: as the command line wrote it.
         size: in bytes.
         signature: its state when opened.
+        trace: where the path led when it was opened, and over which links.
     """
 
-    __slots__ = ("descriptor", "path", "signature", "size")
+    __slots__ = ("descriptor", "path", "signature", "size", "trace")
 
     def __init__(self, path: str) -> None:
         """Open `path`. Raises NotCacheable for what is not a regular file, or cannot be opened."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.trace = trace_links(path)
+            descriptor = open_regular(path)
         except OSError as error:
             raise NotCacheable("unreadable_input", str(error)) from error
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise NotCacheable("unreadable_input", path)
         self.descriptor = descriptor
         self.path = path
         self.size = status.st_size
@@ -84,9 +127,9 @@ class InputFile:
         return False
 
     def unchanged(self) -> bool:
-        """Tell whether the path still leads to the same file in the same state."""
+        """Tell whether the path still leads, over the same links, to the same file in the same state."""
         try:
-            return signature(os.stat(self.path)) == self.signature
+            return signature(os.stat(self.path)) == self.signature and trace_links(self.path) == self.trace
         except OSError:
             return False
 

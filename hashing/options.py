@@ -17,6 +17,7 @@ TEXT = "text"  # free text: kept, with the contents of files that it mentions
 FILE = "file"  # names a file: its content is kept, its path is not
 PATH = "path"  # names a directory to work in: kept as text
 NEUTRAL = "neutral"  # does not change the output: left out
+LEVEL = "level"  # how much is logged: left out if it is one of LEVELS or a number, else a usage error may come of it
 OUTPUT = "output"
 LOGFILE = "logfile"
 TARGET = "target"
@@ -47,7 +48,7 @@ OPTIONS: dict[str, tuple[int, str]] = {
     "--io-config": (VALUE, FILE),
     "--jobs": (VALUE, PLAIN),
     "--logfile": (VALUE, LOGFILE),
-    "--logfile-verbose": (VALUE, NEUTRAL),
+    "--logfile-verbose": (VALUE, LEVEL),
     "--logical-nc-config": (VALUE, PLAIN),
     "--metrics-timestamp": (UNKNOWN, NEUTRAL),
     "--model-type": (VALUE, PLAIN),
@@ -65,9 +66,11 @@ OPTIONS: dict[str, tuple[int, str]] = {
     "--temp-dir": (VALUE, PATH),
     "--tensorizer-options": (VALUE, TEXT),
     "--tolerance": (WORDS, PLAIN),
-    "--verbose": (VALUE, NEUTRAL),
+    "--verbose": (VALUE, LEVEL),
     "--version": (FLAG, "version"),
 }
+
+LEVELS = frozenset(("critical", "debug", "error", "info", "none", "silent", "trace", "user", "warning"))
 
 # Other spellings of the same option, all documented.
 SPELLINGS = {
@@ -86,5 +89,5 @@ COMPETING["--disable-mixed-precision-accumulation"] = "mixed-precision-accumulat
 
 # Options with one of these meanings must not hide behind an abbreviation that the compiler may accept.
 MUST_NOT_BE_ABBREVIATED = tuple(
-    name for name, (_, meaning) in OPTIONS.items() if meaning not in (PLAIN, TEXT, FILE, PATH, NEUTRAL, TARGET)
+    name for name, (_, meaning) in OPTIONS.items() if meaning not in (PLAIN, TEXT, FILE, PATH, NEUTRAL, LEVEL, TARGET)
 )

@@ -3,6 +3,8 @@
 import os
 import time
 
+from neuron_store.hashing.inputs import open_regular
+
 _LARGEST = 10 << 20  # bytes; then the log is set aside as <name>.1 and begun anew
 
 
@@ -24,9 +26,9 @@ def write_log(path: str, message: str) -> None:
 
 
 def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     try:
-        return os.open(path, flags, 0o644)
+        return open_regular(path, flags, 0o644)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, flags, 0o644)
+        return open_regular(path, flags, 0o644)

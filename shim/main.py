@@ -20,7 +20,7 @@ from neuron_store.hashing.environment import host_product, key_environment
 from neuron_store.hashing.inputs import InputFile
 from neuron_store.hashing.keys import Component, begin_direct_key
 from neuron_store.hashing.not_cacheable import NotCacheable
-from neuron_store.shim.deliver import captured_text, deliver, replay
+from neuron_store.shim.deliver import captured_text, deliver, find_destination, replay
 from neuron_store.shim.execute import GUARD, caller_environment, replace_process, use_default_interrupt
 from neuron_store.shim.log import write_log
 from neuron_store.shim.real_compiler import PROGRAM, search_path, usable
@@ -111,7 +111,7 @@ class Shim:
         if not self.settings.enabled:
             raise NotCacheable("disabled", self.settings.sources["enabled"])
         self.command = read_command_line(self.arguments)
-        self.output = _final_path(self.command.output)
+        self.output = _final_path(self.command)
         self.model = _open_model(self.command.model)
         self.compiler = self.find_compiler()
         self.identity = self._identify()
@@ -122,7 +122,7 @@ class Shim:
         try:
             self.settings = load_settings(self.environ)
         except ConfigurationError as error:
-            self.settings = _settings_without_faults(self.environ)
+            self.settings = load_settings(self.environ, tolerant=True)
             self.layout = Layout(self.settings.dir)
             self.log(str(error))
             raise NotCacheable("bad_configuration", str(error)) from error
@@ -198,7 +198,7 @@ class Shim:
             data = read_file(path)
             if data is None:
                 return False
-            entry = decode_direct(data)
+            entry = decode_direct(data, self.direct_key)
         except CorruptEntry as error:
             self.count_corruption("corrupt_direct", error, path)
             return False
@@ -314,13 +314,12 @@ class Shim:
         self.log(f"{message}\n{traceback.format_exc()}")
 
 
-def _final_path(path: str) -> str:
-    """Return where a write to `path` would end. Raises NotCacheable if that is no place for a regular file."""
-    if os.path.islink(path):
-        path = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise NotCacheable("special_output", path)
-    return path
+def _final_path(command: CommandLine) -> str:
+    """Return where a write to the output would end. Raises NotCacheable if that is no place for a file of its own."""
+    try:
+        return find_destination(command)
+    except OSError as error:
+        raise NotCacheable("special_output", str(error)) from error
 
 
 def _open_model(path: str) -> "InputFile | ModelDirectory":
@@ -347,10 +346,3 @@ def _touch(path: str) -> bool:
     except OSError:
         pass  # not ours to touch; it can be served all the same
     return True
-
-
-def _settings_without_faults(environ: "dict[str, str]") -> Settings:
-    """Return settings by default, but for the store's and the compiler's place where the environment gives them."""
-    kept = ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "NEURON_STORE_DIR", "NEURON_STORE_COMPILER")
-    plain = {name: environ[name] for name in kept if name in environ}
-    return load_settings({**plain, "NEURON_STORE_CONFIG": "/dev/null"})

@@ -73,7 +73,7 @@ def _side_files(canonical: Canonical) -> "list[tuple[str, str, tuple[int, ...]]]
 
 
 def _save_direct(layout: Layout, direct_key: str, entry: DirectEntry) -> None:
-    layout.write_file(layout.direct_path(direct_key), encode_direct(entry))
+    layout.write_file(layout.direct_path(direct_key), encode_direct(entry, direct_key))
 
 
 class _Miss:

@@ -58,15 +58,20 @@ class OutputWatch:
         if self.wrapped_is_new:
             outputs["wrapped_neff"] = _store(layout, "wrapped_neff", WRAPPED_NEFF, level)
         if self.is_new(self.log) and os.path.getsize(self.log) <= _LARGEST_LOG:
-            appended = self._log_was_appended()
-            role = "log_appended" if appended else "log"
-            outputs[role] = _store(layout, role, self.log, level, self._log_size if appended else 0)
+            role = self._log_role()
+            begin = self._log_size if role == "log_appended" else 0
+            outputs[role] = _store(layout, role, self.log, level, begin)
         return outputs
 
-    def _log_was_appended(self) -> bool:
-        return 0 < self._log_size < os.path.getsize(self.log) and self._log_start == _digest_start(
-            self.log, self._log_size
-        )
+    def _log_role(self) -> str:
+        """Tell whether the compiler appended to the log or overwrote it; "log" if that cannot be known."""
+        before, after = self._before[self.log], _state(self.log)
+        if not before or not after or not self._log_start or before[:2] != after[:2]:  # set aside, and begun anew
+            return "log"
+        start = _digest_start(self.log, self._log_size)
+        if not start or (start == self._log_start and after[2] == before[2]):
+            return "log"
+        return "log_appended" if start == self._log_start and after[2] > before[2] else "log_replaced"
 
 
 def _store(layout: "Layout", role: str, path: str, level: int, begin: int = 0) -> "Output":

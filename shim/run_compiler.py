@@ -96,20 +96,12 @@ class Run:
         self.reader_gone = False
         self._relay: Relay | None = None
 
-    def start(self, process: "subprocess.Popen[bytes]", capture: Capture, signals: "SignalFile | None") -> None:
+    def relay(self, process: "subprocess.Popen[bytes]", capture: Capture, signals: "SignalFile | None") -> None:
         """Relay the output of a compiler that was just started until it has ended."""
-        begun = time.monotonic()
-        try:
-            self._relay = Relay(process, capture, signals)
-            self._relay.run()
-            self.streams_ended = self._relay.streams_ended
-            self.reader_gone = self._relay.reader_gone
-        except Exception as error:  # noqa: BLE001 - it runs: whatever is wrong with us, it must be able to end
-            capture.fault = error
-            _drain_plainly(process)
-        finally:
-            self.code = process.wait()
-            self.seconds = time.monotonic() - begun
+        self._relay = Relay(process, capture, signals)
+        self._relay.run()
+        self.streams_ended = self._relay.streams_ended
+        self.reader_gone = self._relay.reader_gone
 
     def flush(self) -> None:
         """Pass on what the caller has not read yet, however long it takes to read it."""
@@ -151,11 +143,23 @@ def run_compiler(program: str, arguments: list[str], environ: "dict[str, str]", 
         signal.pthread_sigmask(signal.SIG_SETMASK, given_mask)
         raise
     run.started = True
-    run.start(process, capture, signals)
+    begun = time.monotonic()
+    try:
+        run.relay(process, capture, signals)
+    except Exception as error:  # noqa: BLE001 - it runs: whatever is wrong with us, it must be able to end
+        capture.fault = error
+        _drain_plainly(process, run)
+    finally:
+        run.code = process.wait()
+        run.seconds = time.monotonic() - begun
 
 
-def _drain_plainly(process: "subprocess.Popen[bytes]") -> None:
+def _drain_plainly(process: "subprocess.Popen[bytes]", run: Run) -> None:
     """Pass on what the compiler writes, without capture, and go on reading even if nobody takes it."""
+    try:
+        run.flush()
+    except Exception:  # noqa: BLE001, S110 - what the fault was is kept already
+        pass
     sources = {}
     for pipe, destination in ((process.stdout, 1), (process.stderr, 2)):
         if pipe is not None and not pipe.closed:

@@ -7,6 +7,7 @@ any line outside that subset hands the whole file to the real parser.
 import os
 import sys
 
+from neuron_store.hashing.inputs import open_regular
 from neuron_store.store.errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     Value = str | int | float | bool
 
 PREFIX = "NEURON_STORE_"
+_LARGEST_CONFIG = 1 << 20  # bytes
 # Variables of ours in the environment that are not settings.
 OTHER_VARIABLES = ("NEURON_STORE_ACTIVE", "NEURON_STORE_CONFIG", "NEURON_STORE_RUN")
 
@@ -78,24 +80,42 @@ class Settings:
     sources: dict[str, str]
 
 
-def load_settings(environ: "Mapping[str, str]") -> Settings:
-    """Return the settings in force. Raises ConfigurationError for a value that a setting cannot have."""
+def load_settings(environ: "Mapping[str, str]", *, tolerant: bool = False) -> Settings:
+    """Return the settings in force.
+
+    Raises ConfigurationError for a value that a setting cannot have; if `tolerant`, the default stands in its place.
+    """
     settings = Settings()
     settings.sources = {}
     path = config_path(environ)
-    from_file = read_config(path)
+    try:
+        from_file = read_config(path)
+    except ConfigurationError:
+        if not tolerant:
+            raise
+        from_file = {}
     for name in SETTINGS:
-        variable = PREFIX + name.upper()
-        if environ.get(variable):  # an empty one is as if it were not set
-            value: Value = _from_text(name, environ[variable], variable)
-            source = variable
-        elif from_file.get(name, "") != "":
-            value, source = _checked(name, from_file[name], f"{name} in {path}"), path
-        else:
+        try:
+            value, source = _value_of(name, environ, from_file, path)
+        except ConfigurationError:
+            if not tolerant:
+                raise
             value, source = default_value(name, environ), "default"
         setattr(settings, name, value)
         settings.sources[name] = source
     return settings
+
+
+def _value_of(
+    name: str, environ: "Mapping[str, str]", from_file: "dict[str, Value]", path: str
+) -> "tuple[Value, str]":
+    """Return a setting's value and where it came from. An empty one is as if it were not set."""
+    variable = PREFIX + name.upper()
+    if environ.get(variable):
+        return _from_text(name, environ[variable], variable), variable
+    if from_file.get(name, "") != "":
+        return _checked(name, from_file[name], f"{name} in {path}"), path
+    return default_value(name, environ), "default"
 
 
 def default_value(name: str, environ: "Mapping[str, str]") -> "Value":
@@ -134,15 +154,27 @@ def _base_folder(environ: "Mapping[str, str]", variable: str, below_home: str) -
 
 def read_config(path: str) -> "dict[str, Value]":
     """Return what the configuration file sets; {} if there is none. Raises ConfigurationError."""
+    if path == os.devnull:
+        return {}
     try:
-        with open(path, "rb") as file:
-            text = file.read().decode()
+        text = _read_text(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read ({error}); mend it or remove it") from error
     values = _read_plain(text)
     return _read_toml(text, path) if values is None else values
+
+
+def _read_text(path: str) -> str:
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > _LARGEST_CONFIG:
+            raise OSError(f"it is larger than {_LARGEST_CONFIG} bytes")
+        return os.read(descriptor, size).decode()
+    finally:
+        os.close(descriptor)
 
 
 def _read_plain(text: str) -> "dict[str, Value] | None":

@@ -6,6 +6,7 @@ destination its name. Memory stays at a few buffers however large the blob is.
 
 import os
 
+from neuron_store.hashing.inputs import open_regular
 from neuron_store.hashing.native import load_extension
 from neuron_store.hashing.xxh3 import xxh3_128
 from neuron_store.store.direct import ENCODING_SUFFIX, Output
@@ -17,7 +18,7 @@ _SMALL = 8 << 20  # bytes; below it, one read, one decompression and one write a
 
 
 class MissingBlob(CorruptEntry):
-    """A result names a blob that is not there: the result is not valid."""
+    """A result names a blob that is not there, or cannot be read: the result is not valid."""
 
 
 def write_blob(layout: Layout, output: Output, destination: int) -> None:
@@ -63,9 +64,19 @@ def read_blob(layout: Layout, output: Output) -> bytes:
 def _open_blob(layout: Layout, output: Output) -> "tuple[str, int]":
     path = layout.blob_path(output.sha256, ENCODING_SUFFIX[output.encoding])
     try:
-        return path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return path, open_regular(path)
     except FileNotFoundError as error:
         raise MissingBlob(f"the blob {output.sha256} is gone from the store {layout.root}") from error
+    except OSError as error:
+        raise MissingBlob(f"the blob {output.sha256} cannot be read: {error}") from error
+
+
+def _read(source: int, size: int) -> bytes:
+    """Read from a blob. A disk that cannot is a fault of the store, not of the output that is written meanwhile."""
+    try:
+        return os.read(source, size)
+    except OSError as error:
+        raise CorruptEntry(f"the blob cannot be read: {error}") from error
 
 
 def _check(output: Output, size: int, xxh3: str) -> None:
@@ -75,7 +86,7 @@ def _check(output: Output, size: int, xxh3: str) -> None:
 
 def _content(output: Output, source: int) -> bytes:
     stored = bytearray()
-    while chunk := os.read(source, _SMALL):
+    while chunk := _read(source, _SMALL):
         stored += chunk
     content = bytes(stored)
     if output.encoding == "zst":
@@ -101,11 +112,31 @@ def _copy_raw(output: Output, source: int, destination: int) -> None:
     hasher = xxh3_128()
     buffer = memoryview(bytearray(BUFFER))
     size = 0
-    while count := os.readv(source, [buffer]):
+    while count := _read_into(source, buffer):
         hasher.update(buffer[:count])
         write_all(destination, buffer[:count])
         size += count
     _check(output, size, hasher.hexdigest())
+
+
+def _read_into(source: int, buffer: memoryview) -> int:
+    try:
+        return os.readv(source, [buffer])
+    except OSError as error:
+        raise CorruptEntry(f"the blob cannot be read: {error}") from error
+
+
+class _BlobReader:
+    """An open blob, as zstd wants to read it."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: int) -> None:
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`, b"" at the end. Raises CorruptEntry."""
+        return _read(self._source, size)
 
 
 def _decompress(output: Output, source: int, destination: int) -> None:
@@ -113,11 +144,11 @@ def _decompress(output: Output, source: int, destination: int) -> None:
     zstd = load_extension("zstandard.backend_c")
     sink = _ThreadedSink(destination)
     try:
-        with open(source, "rb", buffering=0, closefd=False) as file:
-            for chunk in zstd.ZstdDecompressor().read_to_iter(file, read_size=BUFFER >> 3, write_size=BUFFER):
-                sink.put(chunk)
-                if sink.size > output.size:
-                    break
+        blob = _BlobReader(source)
+        for chunk in zstd.ZstdDecompressor().read_to_iter(blob, read_size=BUFFER >> 3, write_size=BUFFER):
+            sink.put(chunk)
+            if sink.size > output.size:
+                break
     except (zstd.ZstdError, MemoryError) as error:
         raise CorruptEntry(f"the blob cannot be decompressed: {error}") from error
     finally:

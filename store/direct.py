@@ -1,11 +1,11 @@
 r"""Direct entries: all that a local hit needs, in one small file that is read without a parser.
 
-Grammar, version 1 (text in UTF-8 with surrogate escapes; the checksum is the XXH3-128 of all that follows its line):
+Grammar, version 2 (text in UTF-8 with surrogate escapes; the checksum is the XXH3-128 of all that follows its line):
 
-    neuron-store direct 1 <checksum>\n
-    <key> <compile seconds> <number of outputs> <number of side files>\n
+    neuron-store direct 2 <checksum>\n
+    <direct key> <key> <compile seconds> <number of outputs> <number of side files>\n
     <interleave>\n
-    output*
+    output*                        each role once, "neff" among them
     side file*
     \n
     <the inline bytes of all outputs, concatenated>
@@ -13,10 +13,12 @@ Grammar, version 1 (text in UTF-8 with surrogate escapes; the checksum is the XX
     output     = <role> <sha256> <xxh3-128> <size> <encoding> <inline length, or -1 if only in a blob>\n
     side file  = <device> <inode> <size> <mtime ns> <ctime ns> <sha256> <path, percent-encoded>\n
                  a file that the model reaches by a path: the entry holds only while its content does
-    role       = "neff" | "wrapped_neff" | "log" | "log_appended" | "stdout" | "stderr"
+    role       = "neff" | "wrapped_neff" | "stdout" | "stderr", or for the log file that the command names
+                 "log_appended" (the compiler appended to what was there), "log_replaced" (it overwrote what was there),
+                 "log" (there was nothing before, so it is not known which of the two it does)
     encoding   = "raw" | "zst", how the blob is stored
-    interleave = the order in which stdout and stderr were written: o<length>, e<length> … separated by spaces; "-" if
-                 there is nothing to tell
+    interleave = the order in which stdout and stderr were written: o<length>, e<length> … separated by spaces, all of
+                 both; "-" if there is nothing to tell
 
 All digests and the size are of the uncompressed content.
 """
@@ -31,10 +33,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAGIC = b"neuron-store direct 1 "
+MAGIC = b"neuron-store direct 2 "
 INLINE_LIMIT = 16384  # bytes; a compile's stdout is about 100
-ROLES = ("neff", "wrapped_neff", "log", "log_appended", "stdout", "stderr")
+ROLES = ("neff", "wrapped_neff", "log", "log_appended", "log_replaced", "stdout", "stderr")
 ENCODING_SUFFIX = {"raw": "", "zst": ".zst"}
+_LARGEST = 1 << 62  # bytes
+_LONGEST = 1e10  # seconds
+_STATE_NUMBERS = 5
 
 
 class Output:
@@ -87,10 +92,11 @@ class DirectEntry:
         self.outputs = outputs
 
 
-def encode_direct(entry: DirectEntry) -> bytes:
-    """Return the bytes of a direct entry's file."""
+def encode_direct(entry: DirectEntry, direct_key: str) -> bytes:
+    """Return the bytes of the file that `direct_key` leads to."""
     seconds = "-" if entry.seconds is None else repr(entry.seconds)
-    lines = [f"{entry.key} {seconds} {len(entry.outputs)} {len(entry.side_files)}", entry.interleave or "-"]
+    counts = f"{len(entry.outputs)} {len(entry.side_files)}"
+    lines = [f"{direct_key} {entry.key} {seconds} {counts}", entry.interleave or "-"]
     inline = b""
     for output in entry.outputs.values():
         length = -1 if output.inline is None else len(output.inline)
@@ -102,44 +108,92 @@ def encode_direct(entry: DirectEntry) -> bytes:
     return MAGIC + xxh3_hex(body).encode() + b"\n" + body
 
 
-def decode_direct(data: bytes) -> DirectEntry:
-    """Read a direct entry's file. Raises CorruptEntry if it is not whole."""
+def decode_direct(data: bytes, direct_key: str) -> DirectEntry:
+    """Read the file that `direct_key` leads to. Raises CorruptEntry if it is not whole, or another key's."""
     head, _, body = data.partition(b"\n")
     if head != MAGIC + xxh3_hex(body).encode():
         raise CorruptEntry("the direct entry is torn or of another format")
     text, _, inline = body.partition(b"\n\n")
     try:
-        return _decode_lines(text.decode().split("\n"), inline)
+        return _decode_lines(text.decode().split("\n"), inline, direct_key)
     except (ValueError, IndexError) as error:
         raise CorruptEntry(f"the direct entry cannot be read: {error}") from error
 
 
-def _decode_lines(lines: list[str], inline: bytes) -> DirectEntry:
-    key, seconds, count, side_count = lines[0].split(" ")
-    if not is_hex(key, 32):
-        raise ValueError("no key")
-    outputs = {}
+def _decode_lines(lines: list[str], inline: bytes, direct_key: str) -> DirectEntry:
+    own_key, key, seconds_text, *counts = lines[0].split(" ")
+    if own_key != direct_key:
+        raise ValueError(f"it is that of {own_key}")
+    output_count, side_count = map(read_number, counts)
+    if not is_hex(key, 32) or len(lines) != 2 + output_count + side_count:
+        raise ValueError("no key, or not as many lines as announced")
+    outputs: dict[str, Output] = {}
     position = 0
-    for line in lines[2 : 2 + int(count)]:
-        role, sha256, xxh3, size, encoding, length_text = line.split(" ")
-        length = int(length_text)
+    for line in lines[2 : 2 + output_count]:
+        role, sha256, xxh3, size, encoding, length = line.split(" ")
         content = None
-        if length >= 0:
-            content = inline[position : position + length]
-            position += length
-        if role not in ROLES or encoding not in ENCODING_SUFFIX:
+        if length != "-1":
+            content = inline[position : position + read_number(length)]
+            position += read_number(length)
+        if role in outputs:
             raise ValueError(line)
-        outputs[role] = Output(role, sha256, xxh3, int(size), encoding, content)
+        outputs[role] = Output(role, sha256, xxh3, read_number(size), encoding, content)
+    if position != len(inline):
+        raise ValueError("not as many inline bytes as announced")
+    side_files = [_decode_side_file(line) for line in lines[2 + output_count :]]
+    interleave = "" if lines[1] == "-" else lines[1]
+    seconds = None if seconds_text == "-" else float(seconds_text)
+    require_sense(outputs, interleave, seconds)
+    return DirectEntry(key, seconds, interleave, outputs, side_files)
+
+
+def _decode_side_file(line: str) -> "tuple[str, str, tuple[int, ...]]":
+    *state, sha256, path = line.split(" ")
+    written = _unescape(path)
+    if len(state) != _STATE_NUMBERS or not is_hex(sha256, 64) or not written or "\0" in written:
+        raise ValueError(line)
+    return written, sha256, tuple(map(int, state))
+
+
+def read_number(text: str) -> int:
+    """Return the number that plain decimal digits are. Raises ValueError for anything else."""
+    if not (text.isdigit() and text.isascii()):
+        raise ValueError(f"not a number: {text!r}")
+    return int(text)
+
+
+def require_sense(outputs: "dict[str, Output]", interleave: str, seconds: "float | None") -> None:
+    """Raise ValueError for what no compile can have been: a checksum proves that bytes are whole, not that they are ours."""
+    for output in outputs.values():
+        if (
+            output.role not in ROLES
+            or output.encoding not in ENCODING_SUFFIX
+            or not is_hex(output.sha256, 64)
+            or not is_hex(output.xxh3, 32)
+            or not 0 <= output.size < _LARGEST
+            or (output.inline is not None and len(output.inline) != output.size)
+        ):
+            raise ValueError(f"no output: {output.role} {output.sha256}")
     if "neff" not in outputs:
         raise ValueError("no NEFF")
-    side_files = []
-    for line in lines[2 + int(count) : 2 + int(count) + int(side_count)]:
-        *state, sha256, path = line.split(" ")
-        side_files.append((_unescape(path), sha256, tuple(map(int, state))))
-    if len(side_files) != int(side_count):
-        raise ValueError("side files are missing")
-    interleave = "" if lines[1] == "-" else lines[1]
-    return DirectEntry(key, None if seconds == "-" else float(seconds), interleave, outputs, side_files)
+    if seconds is not None and not 0 <= seconds < _LONGEST:
+        raise ValueError(f"no duration: {seconds}")
+    if interleave:
+        _require_all_text(outputs, interleave)
+
+
+def _require_all_text(outputs: "dict[str, Output]", interleave: str) -> None:
+    left = {"o": _size(outputs, "stdout"), "e": _size(outputs, "stderr")}
+    for turn in interleave.split(" "):
+        if turn[:1] not in left:
+            raise ValueError(f"no turn: {turn!r}")
+        left[turn[0]] -= read_number(turn[1:])
+    if any(left.values()):
+        raise ValueError("the turns of stdout and stderr are not all of their text")
+
+
+def _size(outputs: "dict[str, Output]", role: str) -> int:
+    return outputs[role].size if role in outputs else 0
 
 
 def _escape(path: str) -> str:

@@ -15,8 +15,10 @@ Every write is a temporary file in the same file system, then a rename: a reader
 group shares the store is told by the root's own mode: where its group may write, so may it everything inside.
 """
 
+import errno
 import os
 
+from neuron_store.hashing.inputs import open_regular
 from neuron_store.store.errors import StoreUnavailable
 
 ROOT_TAG = (
@@ -26,6 +28,8 @@ ROOT_TAG = (
 )
 KEY_LENGTH = 32
 BLOB_LENGTH = 64
+_LARGEST_READ_WHOLE = 64 << 20  # bytes; no entry or record of ours is larger
+_PIECE = 1 << 20  # bytes copied at a time
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -136,9 +140,15 @@ class Layout:
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            return os.open(path, flags, mode)
-        if self.group_shared:
-            self.share(descriptor, mode)
+            return open_regular(path, flags, mode)
+        try:
+            if self.group_shared:
+                self.share(descriptor, mode)
+        except BaseException:
+            os.close(descriptor)
+            if flags & os.O_EXCL:
+                discard(path)
+            raise
         return descriptor
 
     def open_temporary(self) -> "tuple[int, str]":
@@ -147,20 +157,29 @@ class Layout:
 
         path = f"{self.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
         descriptor = self.open_creating(path, os.O_RDWR | os.O_EXCL)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass  # a file system without locks; a sweep cannot lock it either, and leaves it
+        except BaseException:
+            os.close(descriptor)
+            discard(path)
+            raise
         return descriptor, path
 
     def publish(self, descriptor: int, temporary: str, path: str, mode: int) -> None:
         """Close a temporary file and give it its mode and its final name, in place of what was there."""
         try:
-            self.share(descriptor, mode)
-            os.close(descriptor)
             try:
-                os.rename(temporary, path)
+                self.share(descriptor, mode)
+            finally:
+                os.close(descriptor)  # which may tell of a write that failed
+            try:
+                _rename(temporary, path)
             except FileNotFoundError:
                 self.make_folder(os.path.dirname(path))
-                os.rename(temporary, path)
-        except OSError:
+                _rename(temporary, path)
+        except BaseException:
             discard(temporary)
             raise
 
@@ -169,7 +188,7 @@ class Layout:
         descriptor, temporary = self.open_temporary()
         try:
             write_all(descriptor, data)
-        except OSError:
+        except BaseException:
             os.close(descriptor)
             discard(temporary)
             raise
@@ -196,6 +215,46 @@ def discard(path: str) -> None:
         pass
 
 
+def _rename(temporary: str, path: str) -> None:
+    """Give a file of tmp/ the name `path`, which may be on another file system: a folder linked there."""
+    try:
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        source = open_regular(temporary)
+        try:
+            _copy_across(source, path)
+        finally:
+            os.close(source)
+        discard(temporary)
+
+
+def _copy_across(source: int, path: str) -> None:
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.{name}.{os.getpid()}-{os.urandom(6).hex()}"
+    mode = os.fstat(source).st_mode & 0o777
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode | 0o200)
+    try:
+        try:
+            copy_all(source, descriptor)
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def copy_all(source: int, destination: int) -> None:
+    """Write all of the open file `source`, from its beginning, to the open file `destination`. Raises OSError."""
+    position = 0
+    while piece := os.pread(source, _PIECE, position):
+        write_all(destination, piece)
+        position += len(piece)
+
+
 def write_all(descriptor: int, data: "bytes | memoryview") -> None:
     """Write all of `data`. Raises OSError (a full disk, say)."""
     view = memoryview(data)
@@ -206,14 +265,17 @@ def write_all(descriptor: int, data: "bytes | memoryview") -> None:
 def read_file(path: str) -> "bytes | None":
     """Return a small file's content, or None if there is no such file. Raises OSError for other faults."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         size = os.fstat(descriptor).st_size
-        chunks = []
-        while chunk := os.read(descriptor, size + 1):
-            chunks.append(chunk)
-        return b"".join(chunks)
+        if size > _LARGEST_READ_WHOLE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        data = os.read(descriptor, size + 1)
+        # What is appended meanwhile is of no use to a reader of whole files.
+        while len(data) <= size and (chunk := os.read(descriptor, size + 1 - len(data))):
+            data += chunk
+        return data
     finally:
         os.close(descriptor)

@@ -15,7 +15,7 @@ import os
 
 from neuron_store.hashing.xxh3 import xxh3_hex
 from neuron_store.store.blobs import read_blob
-from neuron_store.store.direct import ENCODING_SUFFIX, INLINE_LIMIT, ROLES, DirectEntry, Output
+from neuron_store.store.direct import INLINE_LIMIT, DirectEntry, Output, require_sense
 from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound
 from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex, read_file
 
@@ -98,29 +98,54 @@ def decode_result(data: bytes) -> Result:
         raise CorruptEntry("the result record is torn or of another format")
     try:
         return _from_dict(json.loads(body))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptEntry(f"the result record cannot be read: {error}") from error
 
 
-def _from_dict(record: "dict[str, Any]") -> Result:
-    outputs = {}
-    for entry in record["outputs"]:
-        if entry["role"] not in ROLES or entry["encoding"] not in ENCODING_SUFFIX or not is_hex(entry["sha256"], 64):
-            raise ValueError(f"an output of no known kind: {entry}")
-        outputs[entry["role"]] = Output(
-            entry["role"], entry["sha256"], entry["xxh3"], entry["size"], entry["encoding"], None
-        )
-    if "neff" not in outputs:
-        raise ValueError("no NEFF")
-    return Result(
-        key=record["key"],
-        components=record["components"],
-        outputs=outputs,
-        interleave=record["interleave"],
-        seconds=record["seconds"],
-        input_file=record["input"],
-        provenance=record["provenance"],
+def _from_dict(record: "Any") -> Result:  # noqa: ANN401 - JSON
+    result = Result(
+        key=_text(record["key"]),
+        components=[_component(entry) for entry in record["components"]],
+        outputs={entry["role"]: _output(entry) for entry in record["outputs"]},
+        interleave=_text(record["interleave"]),
+        seconds=_seconds(record["seconds"]),
+        input_file=_object(record["input"]),
+        provenance=_object(record["provenance"]),
     )
+    if not is_hex(result.key, KEY_LENGTH) or len(result.outputs) != len(record["outputs"]):
+        raise ValueError("no key, or an output that stands twice")
+    require_sense(result.outputs, result.interleave, result.seconds)
+    return result
+
+
+def _output(entry: "dict[str, Any]") -> Output:
+    role, sha256, xxh3, encoding = (_text(entry[name]) for name in ("role", "sha256", "xxh3", "encoding"))
+    if type(entry["size"]) is not int:
+        raise ValueError(f"no size: {entry['size']!r}")
+    return Output(role, sha256, xxh3, entry["size"], encoding, None)
+
+
+def _component(entry: "dict[str, Any]") -> "dict[str, Any]":
+    fields = [_text(field) for field in entry["fields"]]
+    return {"name": _text(entry["name"]), "digest": _text(entry["digest"]), "fields": fields}
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"no text: {value!r}")
+    return value
+
+
+def _object(value: object) -> "dict[str, Any]":
+    if not isinstance(value, dict):
+        raise TypeError(f"no object: {value!r}")
+    return value
+
+
+def _seconds(value: object) -> "float | None":
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"no duration: {value!r}")
 
 
 def load_result(layout: Layout, key: str) -> "Result | None":

@@ -248,7 +248,7 @@ def test_a_fault_in_any_function_neither_stops_nor_repeats_the_compile(host, dam
         assert done.returncode == 0, done.stderr
         assert len((host.work / "o.neff").read_bytes()) == 2000
         assert len(host.runs) <= number
-        if name != "_write_through":  # what a broken write was given is lost
+        if (module, name) not in {("shim/relay.py", "add"), ("shim/relay.py", "write_one")}:  # what they had is lost
             assert done.stdout == b"....Compiler status PASS\n" or len(host.runs) < number
     done = host.cc(*COMPILE, model, check=False, STANDIN_EXIT=70, NEURON_STORE_RECACHE=1)
     assert done.returncode == 70

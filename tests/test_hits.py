@@ -238,12 +238,31 @@ def test_a_wrapped_neff_that_the_compile_did_not_write_is_not_stored(host):
 def test_the_named_log_file_is_recreated(host):
     model = host.model()
     host.cc("compile", model, "--target=trn1", "--output=o.neff", "--logfile=a.log", STANDIN_LOG="pass 1\npass 2\n")
-    (host.work / "b.log").write_text("of an earlier compile")
     host.cc("compile", model, "--target=trn1", "--output=o.neff", "--logfile=b.log")
     assert (host.work / "b.log").read_text() == "pass 1\npass 2\n"
     host.cc("compile", model, "--target=trn1", "--output=o.neff")
     assert sorted(path.name for path in host.work.glob("*log*")) == ["a.log", "b.log"]
     assert host.counters() == {"miss_stored": 1, "hit_direct": 2}
+
+
+def test_where_it_is_not_known_whether_the_compiler_appends_to_its_log_nothing_in_one_is_lost(host):
+    model = host.model()
+    host.cc("compile", model, "--target=trn1", "--output=o.neff", "--logfile=a.log", STANDIN_LOG="pass 1\n")
+    (host.work / "b.log").write_text("of an earlier compile\n")
+    host.cc("compile", model, "--target=trn1", "--output=o.neff", "--logfile=b.log")
+    assert (host.work / "b.log").read_text() == "of an earlier compile\npass 1\n"
+    assert host.counters() == {"miss_stored": 1, "hit_direct": 1}
+
+
+def test_a_log_file_that_the_compiler_overwrites_is_overwritten(host):
+    model = host.model()
+    shared = host.work / "shared.log"
+    shared.write_text("of an earlier compile, with many lines\n" * 10)
+    host.cc("compile", model, "--target=trn1", "--output=o.neff", "--logfile=shared.log", STANDIN_LOG="pass 1\n")
+    shared.write_text("another day\n")
+    host.cc("compile", model, "--target=trn1", "--output=o.neff", "--logfile=shared.log")
+    assert shared.read_text() == "pass 1\n"
+    assert host.counters() == {"miss_stored": 1, "hit_direct": 1}
 
 
 def test_a_log_file_that_the_compiler_appends_to_keeps_what_was_in_it(host):

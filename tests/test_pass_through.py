@@ -108,6 +108,25 @@ def test_a_bad_setting_passes_through_and_says_so_in_the_log(host):
     assert "NEURON_STORE_LOCK_TIMEOUT is 'soon', which is not a number" in host.log_file.read_text()
 
 
+def test_a_bad_line_in_the_configuration_file_does_not_lose_the_compiler(host):
+    config = host.home / ".config/neuron-store/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'compiler = "{host.compiler}"\nlock_timeout = "3h"\n')
+    host.env["PATH"] = f"{host.launcher.parent}:/usr/bin:/bin"
+    host.cc(*COMPILE, host.model(), "--output=o.neff")
+    assert host.counters() == {"pass_bad_configuration": 1}
+
+
+def test_a_compiler_whose_interpreter_is_gone_gives_way_to_the_next_on_path(host):
+    dead = host.base / "dead/neuronx-cc"
+    dead.parent.mkdir()
+    dead.write_text("#!/absent/python\n")
+    dead.chmod(0o755)
+    host.env["PATH"] = f"{host.launcher.parent}:{dead.parent}:{host.compiler.parent}:/usr/bin:/bin"
+    host.cc(*COMPILE, host.model(), "--output=o.neff")
+    assert host.counters() == {"miss_stored": 1}
+
+
 def test_what_the_compiler_starts_passes_through(host):
     wrapper = host.base / "wrapper/neuronx-cc"
     wrapper.parent.mkdir()
@@ -193,4 +212,4 @@ def test_a_compiler_that_cannot_be_executed_is_said_so(host):
     host.compiler.write_text("#!/absent/interpreter\n")
     done = host.cc("list-operators", check=False)
     assert done.returncode == 127
-    assert b"cannot be executed" in done.stderr
+    assert b"no neuronx-cc on PATH behind the shim" in done.stderr
