@@ -25,7 +25,7 @@ MODULE_STACK_FRAMES, MODULE_ATTRIBUTES = length_tag(17), length_tag(19)
 COMPUTATION_NAME, COMPUTATION_INSTRUCTION = length_tag(1), length_tag(2)
 COMPUTATION_SHAPE, COMPUTATION_ID, COMPUTATION_ROOT = length_tag(4), varint_tag(5), varint_tag(6)
 # HloInstructionProto
-NAME, OPCODE, METADATA = length_tag(1), length_tag(2), length_tag(7)
+NAME, OPCODE, SHAPE, METADATA = length_tag(1), length_tag(2), length_tag(3), length_tag(7)
 TARGET, BACKEND_CONFIG, ATTRIBUTES = length_tag(28), length_tag(43), length_tag(68)
 ID = varint_tag(35)
 OPERANDS, CONTROL, CALLED = (

@@ -33,6 +33,7 @@ Kept fields begin with a tag, which is never zero; what was rewritten follows a 
 import hashlib
 import mmap
 import os
+import re
 from array import array
 
 from neuron_store.hashing.hlo_fields import (
@@ -62,6 +63,7 @@ from neuron_store.hashing.hlo_fields import (
     NOT_TEXT,
     OPCODE,
     OPERANDS,
+    SHAPE,
     SHARDING_METADATA,
     SHARDING_NAMED,
     SHARDING_TUPLE,
@@ -70,7 +72,7 @@ from neuron_store.hashing.hlo_fields import (
     length_tag,
     varint_tag,
 )
-from neuron_store.hashing.kept_text import KeptText
+from neuron_store.hashing.kept_text import KeptText, data_paths
 from neuron_store.hashing.wire import LENGTH, LONGEST_TAG, MalformedError, fields, packed, read_varint, signed
 
 TYPE_CHECKING = False
@@ -104,6 +106,7 @@ _ACTIONS = {
     TARGET: _DO_TARGET,
 }
 
+_VARINT = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
 _LARGE = 1 << 16  # bytes of a span that is hashed in place
 _NONE: list[int] = []  # never changed
 _RESERVED_NAMES = b"xla."
@@ -122,11 +125,15 @@ class Fingerprint:
         digest: SHA-256, 64 hex digits.
         mode: CANONICAL, or RAW where the bytes as they stand are hashed.
         reason: why raw; None for canonical.
+        paths: absolute paths that strings in it mention, whether there is a file or not.
     """
 
-    __slots__ = ("digest", "mode", "reason")
+    __slots__ = ("digest", "mode", "paths", "reason")
 
-    def __init__(self, digest: str, mode: str, reason: "str | None" = None) -> None:
+    def __init__(
+        self, digest: str, mode: str, reason: "str | None" = None, paths: "frozenset[bytes]" = frozenset()
+    ) -> None:
+        self.paths = paths
         self.digest = digest
         self.mode = mode
         self.reason = reason
@@ -163,11 +170,11 @@ def fingerprint_hlo(
 def _fingerprint(buffer: "Buffer", *, keep_debug_info: bool, rewrite: "Rewrite | None") -> Fingerprint:
     try:
         module = _Module(buffer, keep_debug_info=keep_debug_info, rewrite=rewrite)
-        return Fingerprint(module.digest(), CANONICAL)
+        return Fingerprint(module.digest(), CANONICAL, paths=module.text.paths())
     except MalformedError as reason:
-        return Fingerprint(_raw_digest(buffer), RAW, str(reason))
+        return Fingerprint(_raw_digest(buffer), RAW, str(reason), data_paths(buffer))
     except (IndexError, OverflowError, RecursionError, MemoryError) as error:
-        return Fingerprint(_raw_digest(buffer), RAW, f"{type(error).__name__} while reading it")
+        return Fingerprint(_raw_digest(buffer), RAW, f"{type(error).__name__} while reading it", data_paths(buffer))
 
 
 def _raw_digest(buffer: "Buffer") -> str:
@@ -291,11 +298,13 @@ class _Module:
     def _read_computation(self, position: int, limit: int) -> _Computation:
         computation = _Computation()
         seen = set()
-        places = computation.instructions
+        if position < limit and self.buffer[position] == COMPUTATION_NAME:  # stands first, by its number
+            position = self._read_first_name(computation, position, limit)
+            seen.add(COMPUTATION_NAME)
+        position = self._read_places(computation.instructions, position, limit)
         for tag, start, content, end in fields(self.buffer, position, limit):
             if tag == COMPUTATION_INSTRUCTION:
-                places.append(content)
-                places.append(end)
+                computation.instructions.extend((content, end))
                 continue
             if tag in (COMPUTATION_ID, COMPUTATION_ROOT, COMPUTATION_NAME):
                 if tag in seen:
@@ -312,6 +321,28 @@ class _Module:
                     self.text.note(self.buffer[content:end])
                 computation.kept += (start, end)
         return computation
+
+    def _read_first_name(self, computation: _Computation, position: int, limit: int) -> int:
+        length, content = read_varint(self.buffer, position + 1, limit)
+        if content + length > limit:
+            raise MalformedError("a field runs over its message")
+        computation.name = bytes(self.buffer[content : content + length])
+        return content + length
+
+    def _read_places(self, places: "array[int]", position: int, limit: int) -> int:
+        """Note where the instructions stand that follow one another; return where something else begins."""
+        buffer = self.buffer
+        while position < limit and buffer[position] == COMPUTATION_INSTRUCTION:
+            length = buffer[position + 1]
+            content = position + 2
+            if length >= 0x80:
+                length, content = read_varint(buffer, position + 1, limit)
+            if content + length > limit:
+                raise MalformedError("a field runs over its message")
+            places.append(content)
+            position = content + length
+            places.append(position)
+        return position
 
     # -- computations and instructions -----------------------------------------------------------------------
 
@@ -358,6 +389,8 @@ class _Module:
         append, note = stream.parts.append, self.text.note
         is_entry = computation.id == self.entry_id
         places = computation.instructions
+        decoded: dict[bytes, int] = {}  # an id as it is written -> the id
+        split_varints = _VARINT.findall
         for index in range(0, len(places), 2):
             position = open_from = places[index]  # open_from: where the run of kept fields that is not closed began
             limit = places[index + 1]
@@ -366,6 +399,19 @@ class _Module:
             operands, control, called = _NONE, _NONE, _NONE
             name = target = config = rewritten = b""
             is_parameter = False
+            # The usual beginning by itself, for speed: short name, opcode and shape.
+            if buffer[position] == NAME and buffer[position + 1] < 0x80 and not keep_debug_info:
+                content = position + 2
+                position = open_from = content + buffer[position + 1]
+                name = buffer[content:position]
+                if buffer[position] == OPCODE and buffer[position + 1] < 0x80:
+                    content = position + 2
+                    position = content + buffer[position + 1]
+                    is_parameter = is_entry and buffer[content:position] == b"parameter"
+                    if buffer[position] == SHAPE and buffer[position + 1] < 0x80:
+                        position += 2 + buffer[position + 1]
+                if position > limit:
+                    raise MalformedError("a field runs over its message")
             while position < limit:
                 start = position
                 tag = buffer[position]
@@ -410,6 +456,8 @@ class _Module:
                 if action == _DO_OPCODE:
                     is_parameter = is_entry and buffer[content:position] == b"parameter"
                     continue
+                if action == _DO_REWRITE and content == position:
+                    continue  # there, but empty: nothing to rewrite
                 if action == _DO_TARGET:
                     target = buffer[content:position]
                     note(target)
@@ -433,18 +481,26 @@ class _Module:
                 if action == _DO_ID:
                     if own_id is not None:
                         raise MalformedError("an instruction has two ids")
-                    own_id = buffer[content]
-                    if own_id >= 0x80:
-                        byte = buffer[content + 1]
-                        own_id = own_id & 0x7F | byte << 7
-                        if byte >= 0x80:
-                            own_id = signed(read_varint(buffer, content, position)[0])
+                    own_id = signed(read_varint(buffer, content, position)[0])
+                    decoded[buffer[content:position]] = own_id
                 elif action == _DO_OPERANDS:
-                    operands = [*operands, *packed(buffer, tag, content, position)]
+                    if buffer[position - 1] >= 0x80:
+                        raise MalformedError("a varint does not end")
+                    try:
+                        found = [decoded[number] for number in split_varints(buffer[content:position])]
+                    except KeyError:  # defined later, or written in another way
+                        found = packed(buffer, tag, content, position)
+                    operands = operands + found if operands else found
                 elif action == _DO_CALLED:
-                    called = [*called, *packed(buffer, tag, content, position)]
+                    if called:
+                        called += packed(buffer, tag, content, position)
+                    else:
+                        called = packed(buffer, tag, content, position)
                 elif action == _DO_CONTROL:
-                    control = [*control, *packed(buffer, tag, content, position)]
+                    if control:
+                        control += packed(buffer, tag, content, position)
+                    else:
+                        control = packed(buffer, tag, content, position)
                 elif tag == BACKEND_CONFIG:
                     if config:
                         raise MalformedError("an instruction has two backend configurations")

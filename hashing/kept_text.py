@@ -10,7 +10,16 @@ import re
 
 from neuron_store.hashing.wire import LENGTH, MalformedError, fields
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from neuron_store.hashing.wire import Buffer
+
 _ATOM = re.compile(rb"[A-Za-z0-9_]+")
+_PATHS = re.compile(rb"/[^\s\"',;:=()\[\]{}<>|\0-\x1f]+")
+# Bytes that are not understood hold paths of the sources, too; these are of data that a compiler would read.
+_DATA_PATHS = re.compile(
+    rb"/[^\s\"',;:=()\[\]{}<>|\0-\x1f\x7f-\xff]+\.(?:npy|npz|klir|bir|colz|safetensors|pt|bin|neff)\b"
+)
 _NOT_IN_ATOMS = bytes(byte for byte in range(256) if not _ATOM.match(bytes([byte])))
 _MOST_TEXT = 16 << 20  # bytes of distinct strings
 _MOST_ATOMS = 64  # in a name; `fusion.12.clone.3` has four
@@ -41,6 +50,10 @@ class KeptText:
         for string in strings:
             self.note(string, depth + 1)
 
+    def paths(self) -> frozenset[bytes]:
+        """Return what looks like an absolute path in a kept string."""
+        return frozenset(path for text in self._texts if b"/" in text for path in _PATHS.findall(text))
+
     def mentions(self, names: list[bytes]) -> list[tuple[int, bytes]]:
         """Return position and name of each of `names` that stands in a string between what no name is made of."""
         if not self._texts:
@@ -57,3 +70,8 @@ class KeptText:
                     if text[start:end] in cores:
                         found.add(text[start:end])
         return [(place, name) for place, name in enumerate(names) if name and name.strip(_NOT_IN_ATOMS) in found]
+
+
+def data_paths(buffer: "Buffer") -> frozenset[bytes]:
+    """Return what looks like the absolute path of a data file in bytes that are not understood."""
+    return frozenset(_DATA_PATHS.findall(buffer))

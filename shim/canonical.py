@@ -47,6 +47,7 @@ def make_canonical(shim: "Shim") -> Canonical:
     )
     if fingerprint.mode != CANONICAL and shim.model.graph.mentions(NKI_KERNEL_TARGET):
         raise NotCacheable("nki_kernel", f"{shim.model.path} is no HLO module ({fingerprint.reason})")
+    _refuse_unknown_files(fingerprint, kernels)
     form = fingerprint.mode + (" with debug info" if keep_debug_info else "")
     parts = {component.name: component for component in shim.components}
     side_inputs = [*parts.pop("side_inputs").fields, *_hash_others(shim.model)]
@@ -56,6 +57,13 @@ def make_canonical(shim: "Shim") -> Canonical:
         Component("side_inputs", side_inputs),
     ]
     return Canonical(components, fingerprint, list(kernels.files.values()))
+
+
+def _refuse_unknown_files(fingerprint: Fingerprint, kernels: KernelConfigs) -> None:
+    """Refuse a module that mentions a file in a way that is not understood: its content would not be in the key."""
+    for path in fingerprint.paths:
+        if os.fsdecode(path) not in kernels.files and os.path.isfile(path):
+            raise NotCacheable("side_file", f"the model mentions {os.fsdecode(path)}")
 
 
 def _hash_others(model: "InputFile | ModelDirectory") -> list[bytes]:

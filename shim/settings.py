@@ -106,9 +106,7 @@ def load_settings(environ: "Mapping[str, str]", *, tolerant: bool = False) -> Se
     return settings
 
 
-def _value_of(
-    name: str, environ: "Mapping[str, str]", from_file: "dict[str, Value]", path: str
-) -> "tuple[Value, str]":
+def _value_of(name: str, environ: "Mapping[str, str]", from_file: "dict[str, Value]", path: str) -> "tuple[Value, str]":
     """Return a setting's value and where it came from. An empty one is as if it were not set."""
     variable = PREFIX + name.upper()
     if environ.get(variable):

@@ -118,7 +118,9 @@ def test_every_kind_of_input_is_restored(host):
     kernel.write_bytes(b"kernel")
     config = host.work / "io.json"
     config.write_text("{}")
-    host.cc(*COMPILE, host.model("nki.pb", module_calling(kernel)), "--io-config", config, "--optlevel=1", XLA_FLAGS="--x")
+    host.cc(
+        *COMPILE, host.model("nki.pb", module_calling(kernel)), "--io-config", config, "--optlevel=1", XLA_FLAGS="--x"
+    )
     directory = host.work / "model"
     (directory / "weights").mkdir(parents=True)
     (directory / "graph.hlo").write_bytes(module_calling(kernel))

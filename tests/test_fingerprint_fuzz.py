@@ -799,7 +799,7 @@ def test_what_an_operand_refers_to_is_read_to_the_last_bit():
 def test_many_unpacked_operands_do_not_take_for_ever():
     module = tiny()
     module.computations[0].instructions[1].operands = []
-    module.computations[0].instructions[1].more = [(36, 1)] * 20_000
+    module.computations[0].instructions[1].more = [(36, 1)] * 200_000
     assert digest(module)
 
 

@@ -67,5 +67,7 @@ def module_with_constant(size):
     model = builtin_model("mlp_train_step")
     literal = message(8, message(7, bytes(range(256)) * (size // 256)))
     constant = message(1, b"constant.1") + message(2, b"constant") + literal + varint(35 << 3) + varint(1)
-    computation = message(1, b"c") + message(2, constant) + varint(5 << 3) + varint(1 << 30) + varint(6 << 3) + varint(1)
+    computation = (
+        message(1, b"c") + message(2, constant) + varint(5 << 3) + varint(1 << 30) + varint(6 << 3) + varint(1)
+    )
     return model + message(3, computation)
