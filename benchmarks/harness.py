@@ -230,8 +230,11 @@ class Harness:
         row = Row(model_name(model), 0)
         served = self._request(model, CALLERS[0], row)
         fresh = self.folder / "fresh.neff"
-        words = ["compile", str(model), "--framework=XLA", *self.flags, f"--output={fresh}"]
-        subprocess.run([self.compiler.path, *words], cwd=self.folder, check=True, capture_output=True)
+        words = ["compile", str(model.absolute()), "--framework=XLA", *self.flags, f"--output={fresh}"]
+        done = subprocess.run([self.compiler.path, *words], cwd=self.folder, capture_output=True, check=False)
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip()
+            raise BenchmarkError(f"{row.name} could not be compiled again for the comparison: {said}")
         if served is None or row.outcomes != ["hit_direct"]:
             raise BenchmarkError(f"{row.name} was not served for the comparison: {row.outcomes}")
         comparison = compare_neffs(served, fresh)

@@ -100,7 +100,7 @@ def test_real_hlo_with_the_reference_compiler_computes_the_same_numbers_when_ser
 
     host.env["PATH"] = "/usr/bin:/bin"
     builtin_models(host.work / "builtin")
-    done = host.cli("bench", host.work / "builtin/mlp_train_step.hlo_module.pb", "--rounds", 1, "--json")
+    done = host.cli("bench", "builtin/mlp_train_step.hlo_module.pb", "--rounds", 1, "--json")
     report = json.loads(done.stdout)
     assert report["compiler"]["reference"]
     assert report["subgraphs"][0]["outcomes"] == ["miss_stored"] + ["hit_direct"] * 4
