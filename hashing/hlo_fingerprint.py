@@ -109,7 +109,7 @@ _ACTIONS = {
 _VARINT = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
 _LARGE = 1 << 16  # bytes of a span that is hashed in place
 _NONE: list[int] = []  # never changed
-_RESERVED_NAMES = b"xla."
+RESERVED_NAMES = b"xla."
 # OpMetadata's fields as their first one or two bytes: op_type, op_name, source_file; source_line, stack_frame_id,
 # source_end_line, source_column, source_end_column.
 _PROVENANCE_TEXT = frozenset((0x0A, 0x12, 0x1A))
@@ -456,14 +456,14 @@ class _Module:
                 if action == _DO_OPCODE:
                     is_parameter = is_entry and buffer[content:position] == b"parameter"
                     continue
-                if action == _DO_REWRITE and content == position:
-                    continue  # there, but empty: nothing to rewrite
+                if action == _DO_REWRITE and content == position and tag != BACKEND_CONFIG:
+                    continue  # an empty message: nothing to rewrite, and nothing that it takes back
                 if action == _DO_TARGET:
                     target = buffer[content:position]
                     note(target)
                     continue
                 if action == _DO_STRIP:
-                    if not _is_provenance(buffer, content, position):
+                    if not is_provenance(buffer, content, position):
                         continue
                 elif action == _DO_NAME:
                     if name:
@@ -490,7 +490,10 @@ class _Module:
                         found = [decoded[number] for number in split_varints(buffer[content:position])]
                     except KeyError:  # defined later, or written in another way
                         found = packed(buffer, tag, content, position)
-                    operands = operands + found if operands else found
+                    if operands:
+                        operands += found
+                    else:
+                        operands = found
                 elif action == _DO_CALLED:
                     if called:
                         called += packed(buffer, tag, content, position)
@@ -532,7 +535,7 @@ class _Module:
         self.names.append(name)
         if self.keep_debug_info:
             self.stream.part(b"N", name)
-        elif name.startswith(_RESERVED_NAMES):
+        elif name.startswith(RESERVED_NAMES):
             self.stream.part(b"N", name.rstrip(b"0123456789"))
 
     # -- rewritten fields ------------------------------------------------------------------------------------
@@ -551,10 +554,10 @@ class _Module:
         known = self.rewritten.get((-tag, data))
         if known is None:
             if tag == ATTRIBUTES:
-                known = _sorted_attributes(data)
+                known = sorted_attributes(data)
                 self.text.note(data)
             else:
-                known = data if self.keep_debug_info else _without_metadata(data, 0)
+                known = data if self.keep_debug_info else without_metadata(data, 0)
             self.rewritten[-tag, data] = known
         return known
 
@@ -613,7 +616,7 @@ def _rank(ids: list[int], what: str) -> dict[int, int]:
     return ranks
 
 
-def _sorted_attributes(data: bytes) -> bytes:
+def sorted_attributes(data: bytes) -> bytes:
     """Return FrontendAttributes with the entries of its map in the order of their keys."""
     entries: dict[bytes, bytes] = {}
     rest = b""
@@ -641,21 +644,21 @@ def _map_entry(data: bytes, position: int, limit: int) -> tuple[bytes, bytes]:
     return parts[1], parts[2]
 
 
-def _without_metadata(data: bytes, depth: int) -> bytes:
+def without_metadata(data: bytes, depth: int) -> bytes:
     """Return an OpSharding without metadata, its own and that of the shardings inside it."""
     if depth > _DEEPEST_SHARDING:
         raise MalformedError("shardings are nested too deeply")
     made = b""
     for tag, start, content, end in fields(data, 0, len(data)):
-        if tag == SHARDING_METADATA and _is_provenance(data, content, end):
+        if tag == SHARDING_METADATA and is_provenance(data, content, end):
             continue
         if tag == SHARDING_TUPLE:
-            inner = _without_metadata(data[content:end], depth + 1)
+            inner = without_metadata(data[content:end], depth + 1)
         elif tag == SHARDING_NAMED:
             inner = b"".join(
                 data[content + begin : content + stop]
                 for inside, begin, place, stop in fields(data[content:end], 0, end - content)
-                if inside != NAMED_METADATA or not _is_provenance(data, content + place, content + stop)
+                if inside != NAMED_METADATA or not is_provenance(data, content + place, content + stop)
             )
         else:
             made += data[start:end]
@@ -664,7 +667,7 @@ def _without_metadata(data: bytes, depth: int) -> bytes:
     return made
 
 
-def _is_provenance(buffer: "Buffer", position: int, end: int) -> bool:
+def is_provenance(buffer: "Buffer", position: int, end: int) -> bool:
     """Tell whether an OpMetadata holds nothing but names and places in the source. Raises MalformedError."""
     while position < end:
         tag = buffer[position]

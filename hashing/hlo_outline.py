@@ -33,7 +33,7 @@ from neuron_store.hashing.hlo_fields import (
     SHARDINGS,
     TARGET,
 )
-from neuron_store.hashing.hlo_fingerprint import _RESERVED_NAMES, _is_provenance, _sorted_attributes, _without_metadata
+from neuron_store.hashing.hlo_fingerprint import RESERVED_NAMES, is_provenance, sorted_attributes, without_metadata
 from neuron_store.hashing.kept_text import KeptText
 from neuron_store.hashing.wire import LENGTH, fields, packed, read_varint, signed
 
@@ -150,9 +150,9 @@ class OutlineReader:
 
     def _module_field(self, tag: int, data: bytes) -> bytes:
         if tag == MODULE_ATTRIBUTES:
-            return _sorted_attributes(data)
+            return sorted_attributes(data)
         if tag in _MODULE_SHARDINGS and not self.keep_debug_info:
-            return _without_metadata(data, 0)
+            return without_metadata(data, 0)
         return data
 
     def _read_computation(self, data: bytes, position: int, limit: int) -> Computation:
@@ -170,7 +170,7 @@ class OutlineReader:
                 computation.kept.append((tag, data[content:end]))
         if self.keep_debug_info:
             computation.kept.append((COMPUTATION_NAME, computation.name))
-        elif computation.name.startswith(_RESERVED_NAMES):
+        elif computation.name.startswith(RESERVED_NAMES):
             computation.kept.append((COMPUTATION_NAME, computation.name.rstrip(b"0123456789")))
         computation.places = {instruction.id: at for at, instruction in enumerate(computation.instructions)}
         return computation
@@ -213,12 +213,12 @@ class OutlineReader:
     def _stripped(self, tag: int, data: bytes, content: int, end: int) -> bool:
         if self.keep_debug_info:
             return False
-        return tag == NAME or (tag == METADATA and _is_provenance(data, content, end))
+        return tag == NAME or (tag == METADATA and is_provenance(data, content, end))
 
     def _rewritten(self, tag: int, data: bytes) -> bytes:
         if tag == ATTRIBUTES:
-            return _sorted_attributes(data)
-        return data if self.keep_debug_info else _without_metadata(data, 0)
+            return sorted_attributes(data)
+        return data if self.keep_debug_info else without_metadata(data, 0)
 
 
 def _keep_parameter_names(entry: Computation) -> None:
@@ -281,7 +281,7 @@ _NO_TEXT = {*NOT_TEXT, NAME, METADATA, OPCODE, *SHARDINGS, *_REFERENCES}
 
 
 def attributes(data: bytes) -> dict[bytes, bytes]:
-    """Return the map in FrontendAttributes as `_sorted_attributes` writes them. Raises MalformedError, ValueError."""
+    """Return the map in FrontendAttributes as `sorted_attributes` writes them. Raises MalformedError, ValueError."""
     count, _, rest = data.partition(b",")
     found = {}
     for _ in range(int(count)):

@@ -12,6 +12,7 @@ compile, spent on a miss, saved on a hit; `ms` in the shim besides; `incidents` 
 import os
 import time
 
+from neuron_store.hashing.inputs import open_regular
 from neuron_store.store.layout import Layout
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _ESCAPES = {"%": "%25", "\t": "%09", "\n": "%0A", "\r": "%0D"}
 _LONGEST_VALUE = 500  # characters; the whole line must be one small append
+_WHOLE = ("key", "run", "store")  # by which events are found
 
 
 class Event:
@@ -59,7 +61,9 @@ def _number(text: "str | None") -> "float | None":
 def append_event(layout: Layout, event: Event) -> None:
     """Append one event. Raises OSError where the store cannot be written."""
     words = ["\n1", f"{event.time:.3f}", event.outcome]
-    words += [f"{name}={_escape(value[:_LONGEST_VALUE])}" for name, value in event.fields.items()]
+    words += [
+        f"{name}={_escape(value if name in _WHOLE else value[:_LONGEST_VALUE])}" for name, value in event.fields.items()
+    ]
     line = "\t".join([*words, ".\n"])
     day = time.strftime("%Y-%m-%d", time.gmtime(event.time))
     path = layout.event_path(f"{day}-{os.getuid()}-{os.uname().nodename}")
@@ -84,7 +88,8 @@ def read_events(layout: Layout, since: float = 0.0) -> "Iterator[Event]":
 
 def _read_file(path: str, since: float) -> "Iterator[Event]":
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        descriptor = open_regular(path)
+        with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             for line in file:
                 event = _parse(line)
                 if event is not None and event.time >= since:

@@ -618,11 +618,18 @@ def test_a_field_with_an_unexpected_wire_type_is_kept():
 
 
 @pytest.mark.parametrize(
-    "field", [(1, "x"), (43, b"y"), (35, 43)], ids=["two names", "two backend configurations", "two ids"]
+    "field",
+    [(1, "x"), (43, b"y"), (43, b""), (35, 43)],
+    ids=["two names", "two backend configurations", "a backend configuration taken back", "two ids"],
 )
 def test_what_stands_twice_makes_the_bytes_count_as_they_stand(field):
     made = with_fields((43, b"x"), field)
     assert fingerprint_hlo(made).mode == RAW
+
+
+def test_the_last_of_two_backend_configurations_is_the_one_that_counts():
+    taken_back = with_fields((43, b"x"), (43, b""))
+    assert identity(taken_back) != identity(with_fields((43, b""), (43, b"x")))
 
 
 def test_a_configuration_may_not_pose_as_a_rewritten_one():
