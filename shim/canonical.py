@@ -5,14 +5,13 @@ import os
 
 from neuron_store.hashing.environment import wants_debug_info
 from neuron_store.hashing.hlo_fingerprint import CANONICAL, Fingerprint, fingerprint_hlo
-from neuron_store.hashing.inputs import CHUNK
+from neuron_store.hashing.inputs import CHUNK, InputFile
 from neuron_store.hashing.keys import Component, make_key
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.hashing.side_files import NKI_KERNEL_TARGET, KernelConfigs, SideFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from neuron_store.hashing.inputs import InputFile
     from neuron_store.hashing.model_directory import ModelDirectory
     from neuron_store.shim.main import Shim
 
@@ -51,6 +50,8 @@ def make_canonical(shim: "Shim") -> Canonical:
     form = fingerprint.mode + (" with debug info" if keep_debug_info else "")
     parts = {component.name: component for component in shim.components}
     side_inputs = [*parts.pop("side_inputs").fields, *_hash_others(shim.model)]
+    if not isinstance(shim.model, InputFile):
+        side_inputs.append(b"directory")  # even one that holds nothing but the graph
     components = [
         *parts.values(),
         Component("hlo", [form.encode(), fingerprint.digest.encode()]),

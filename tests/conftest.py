@@ -88,8 +88,6 @@ class Host:
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            # A test runner's worker ignores SIGINT, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def cli(self, *arguments, check=True, cwd=None, **extra):
@@ -136,6 +134,13 @@ class Host:
             path for path in (self.store / "locks").glob("*") if path.name != ".swept" and path.read_bytes()[:1] != b"F"
         ]
         return [str(path) for path in found]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Let programs that tests start be interrupted: a test runner's worker ignores SIGINT, and that is inherited."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,16 @@ def test_bytes_that_are_no_module_and_mention_a_source_file(host):
     assert host.counters() == {"miss_stored": 1, "hit_direct": 1}
 
 
+def test_a_model_directory_is_not_the_file_in_it(host):
+    directory = host.work / "model"
+    directory.mkdir()
+    (directory / "graph.hlo").write_bytes(attributed(b"x"))
+    host.cc(*COMPILE, directory)
+    host.cc(*COMPILE, directory / "graph.hlo")
+    host.cc(*COMPILE, directory)
+    assert host.counters() == {"miss_stored": 2, "hit_direct": 1}
+
+
 def test_a_kernel_named_in_plain_json_is_understood(host):
     kernel = host.base / "k/add.klir"
     kernel.parent.mkdir()
