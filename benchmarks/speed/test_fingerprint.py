@@ -23,12 +23,13 @@ def seconds(function, *arguments):
 def peak_memory(path):
     """Peak resident memory in bytes of a process that does nothing but fingerprint the file."""
     probe = (
-        "import resource, sys\n"
+        "import sys\n"
         "from neuron_store.hashing import fingerprint_hlo\n"
         "assert fingerprint_hlo(sys.argv[1]).mode == 'canonical'\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+        # Not getrusage, which counts what the process was before exec, too.
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
     )
-    return int(subprocess.run([sys.executable, "-c", probe, path], capture_output=True, check=True).stdout)
+    return 1024 * int(subprocess.run([sys.executable, "-c", probe, path], capture_output=True, check=True).stdout)
 
 
 def stock_method(data):
@@ -45,8 +46,9 @@ def sha256_of(data):
 def test_a_typical_module(benchmark, say, name):
     data = builtin_model(name)
     benchmark(fingerprint_hlo, data)
+    stock_method(data)  # its schema is made once
     ours, stock = benchmark.stats.stats.median, seconds(stock_method, data)
-    say(f"fingerprint of {name} ({len(data) / MB:.2f} MB): {ours * 1e3:.1f} ms, {stock / ours:.1f}x faster than stock")
+    say(f"fingerprint of {name} ({len(data) / MB:.2f} MB): {ours * 1e3:.1f} ms, {ours / stock:.1f}x the stock method")
 
 
 def test_a_hundred_thousand_instructions(benchmark, say, tmp_path):
@@ -57,7 +59,7 @@ def test_a_hundred_thousand_instructions(benchmark, say, tmp_path):
     ours, stock, plain = benchmark.stats.stats.median, seconds(stock_method, data), seconds(sha256_of, data)
     say(
         f"fingerprint of {count:,} instructions ({len(data) / MB:.1f} MB): {ours:.2f} s, {ours / plain:.0f}x sha256, "
-        f"{stock / ours:.1f}x faster than stock, peak {peak_memory(path) / MB:.0f} MB"
+        f"{ours / stock:.1f}x the stock method, peak {peak_memory(path) / MB:.0f} MB"
     )
 
 
