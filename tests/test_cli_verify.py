@@ -4,22 +4,9 @@ import base64
 import json
 
 import pytest
+from hlo_edits import field
 
 COMPILE = ("compile", "--framework=XLA", "--target=trn1", "--output=o.neff")
-
-
-def varint(value):
-    made = bytearray()
-    while value >= 0x80:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*made, value])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def module_calling(kernel):
