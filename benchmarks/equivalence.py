@@ -130,7 +130,7 @@ def _rename_module(module: Any) -> None:  # noqa: ANN401 - protobuf classes are 
     module.name, module.id = "SyncTensorsGraph.2011", 2011
 
 
-def _rename_instructions(module: Any) -> None:  # noqa: ANN401
+def _rename_instructions(module: Any) -> None:  # noqa: ANN401 - a protobuf class made at run time
     for computation in module.computations:
         computation.name += ".clone"
         for instruction in computation.instructions:
@@ -138,7 +138,7 @@ def _rename_instructions(module: Any) -> None:  # noqa: ANN401
                 instruction.name = f"%{instruction.opcode}.{instruction.id + 5000}"
 
 
-def _renumber(module: Any) -> None:  # noqa: ANN401
+def _renumber(module: Any) -> None:  # noqa: ANN401 - a protobuf class made at run time
     module.entry_computation_id += 700
     for computation in module.computations:
         computation.id += 700
@@ -150,7 +150,7 @@ def _renumber(module: Any) -> None:  # noqa: ANN401
             instruction.called_computation_ids[:] = [number + 700 for number in instruction.called_computation_ids]
 
 
-def _add_debug_metadata(module: Any) -> None:  # noqa: ANN401
+def _add_debug_metadata(module: Any) -> None:  # noqa: ANN401 - a protobuf class made at run time
     for computation in module.computations:
         for instruction in computation.instructions:
             metadata = instruction.metadata
@@ -179,7 +179,7 @@ def _map_order(folder: Path) -> tuple[Side, Side]:
 # -- the command line ----------------------------------------------------------------------------------------
 
 
-def _called(title: str, changed: dict[str, str], same: bool = True) -> Case:  # noqa: FBT001, FBT002
+def _called(title: str, changed: dict[str, str], same: bool = True) -> Case:  # noqa: FBT001, FBT002 - a column of the table
     """Replace options of OPTIONS; what is replaced by nothing is added."""
 
     def make(folder: Path) -> tuple[Side, Side]:

@@ -116,7 +116,7 @@ def choose_compiler(folder: Path, path_variable: "str | None") -> Compiler:
 
         return Compiler(found, is_reference=is_reference_compiler(found))
     try:
-        import jaxlib  # noqa: F401
+        import jaxlib  # noqa: F401 - only to learn whether it can be
     except ImportError:
         raise BenchmarkError(
             "there is no compiler to measure: put neuronx-cc on PATH, or install the reference compiler "

@@ -182,7 +182,7 @@ def module_class() -> Any:  # noqa: ANN401 - made at run time
     package = "hlo_schema"
     file = descriptor_pb2.FileDescriptorProto(name="hlo_schema.proto", package=package, syntax="proto3")
 
-    def add(message: Any, field: Field) -> None:  # noqa: ANN401
+    def add(message: Any, field: Field) -> None:  # noqa: ANN401 - a protobuf class made at run time
         made = message.field.add(name=field.name, number=field.number)
         made.label = kinds.LABEL_REPEATED if field.repeated or field.kind in maps else kinds.LABEL_OPTIONAL
         if field.kind in simple:

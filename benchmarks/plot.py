@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuron_store.store.errors import BenchmarkError
 
@@ -20,7 +20,7 @@ def check_plot_path(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise BenchmarkError(f"{path.parent} does not exist; make it first")
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 - only to learn whether it can be
     except ImportError:
         raise BenchmarkError("--plot needs matplotlib; install it with `pip install 'neuron-store[bench]'`") from None
 
@@ -56,11 +56,9 @@ def save_plot(rows: "Sequence[Row]", path: Path, compiler: str) -> None:
     pyplot.close(figure)
 
 
-def _draw_pair(axes: object, place: int, row: "Row") -> None:
-    bars = getattr(axes, "barh")  # noqa: B009 - matplotlib's types are not installed everywhere
-    text = getattr(axes, "text")  # noqa: B009
-    bars(place - 0.19, row.cold_seconds, height=0.36, color=_COLD)
-    bars(place + 0.19, row.hit_median, height=0.36, color=_HIT)
-    text(row.cold_seconds * 1.08, place - 0.19, f"{row.cold_seconds:.1f} s", va="center", fontsize=8)
+def _draw_pair(axes: Any, place: int, row: "Row") -> None:  # noqa: ANN401 - matplotlib's types are not installed everywhere
+    axes.barh(place - 0.19, row.cold_seconds, height=0.36, color=_COLD)
+    axes.barh(place + 0.19, row.hit_median, height=0.36, color=_HIT)
+    axes.text(row.cold_seconds * 1.08, place - 0.19, f"{row.cold_seconds:.1f} s", va="center", fontsize=8)
     said = f"{row.hit_median * 1e3:.0f} ms, {row.speed_up:,.0f}x faster"
-    text(row.hit_median * 1.08, place + 0.19, said, va="center", fontsize=8)
+    axes.text(row.hit_median * 1.08, place + 0.19, said, va="center", fontsize=8)

@@ -15,7 +15,7 @@ from neuron_store.cli import presentation
 from neuron_store.store.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    from neuron_store.benchmarks.harness import Compiler, Row
+    from neuron_store.benchmarks.harness import Compiler, Harness, Row
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +75,7 @@ def _builtin(folder: Path) -> list[Path]:
     return builtin_models(folder)
 
 
-def _measure(harness: Any, models: list[Path], rounds: int, compiler: "Compiler") -> "list[Row]":  # noqa: ANN401
+def _measure(harness: "Harness", models: list[Path], rounds: int, compiler: "Compiler") -> "list[Row]":
     from neuron_store.benchmarks.harness import CALLERS
 
     presentation.remark(f"compiling {presentation.plural(len(models), 'subgraph')} with {compiler.description}")

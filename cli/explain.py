@@ -43,7 +43,7 @@ class Report:
         self.values: dict[str, Any] = {}
         self.notes: list[str] = []
 
-    def tell(self, title: str, text: str, **values: Any) -> None:  # noqa: ANN401 - JSON
+    def tell(self, title: str, text: str, **values: Any) -> None:  # noqa: ANN401 - any JSON
         """Add a fact, in words and as values."""
         self.facts.append((title, text))
         self.values.update(values)

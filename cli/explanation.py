@@ -131,7 +131,11 @@ def _apart(one: list[str], other: list[str]) -> tuple[list[str], list[str]]:
         one, other = one[1:], other[1:]
     while one and other and one[-1] == other[-1]:
         one, other = one[:-1], other[:-1]
-    return tuple([*words[:_SHOWN_FLAGS], "…"] if len(words) > _SHOWN_FLAGS else words for words in (one, other))  # type: ignore[return-value]
+    return _cut(one), _cut(other)
+
+
+def _cut(words: list[str]) -> list[str]:
+    return [*words[:_SHOWN_FLAGS], "…"] if len(words) > _SHOWN_FLAGS else words
 
 
 # -- environment ---------------------------------------------------------------------------------------------

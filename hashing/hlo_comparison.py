@@ -382,7 +382,8 @@ def _unequal_fields(
     grouped: dict[int, tuple[list[bytes], list[bytes], int]] = {}
     for side, held in enumerate((one, other)):
         for tag, content in held:
-            grouped.setdefault(tag >> 3, ([], [], tag))[side].append(content)  # type: ignore[union-attr]
+            left, right, _ = grouped.setdefault(tag >> 3, ([], [], tag))
+            (left, right)[side].append(content)
     return [(number, values) for number, values in sorted(grouped.items()) if values[0] != values[1]]
 
 

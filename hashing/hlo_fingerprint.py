@@ -378,7 +378,7 @@ class _Module:
             raise MalformedError("an id refers to nothing") from None
         self.stream.part(b"R", numbers.tobytes())
 
-    def _emit_instructions(  # noqa: C901, PLR0912, PLR0915
+    def _emit_instructions(  # noqa: C901, PLR0912, PLR0915 - calls would double its time
         self, computation: _Computation, ids: list[int], references: "array[int]"
     ) -> None:
         """Emit what is kept of each instruction; gather ids and, flat, counts and ids of what it refers to.
