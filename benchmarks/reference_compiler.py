@@ -38,7 +38,6 @@ INFO_MEMBER = "info.json"
 WRAPPED_NEFF = "wrapped_neff.hlo"
 # A changed compiler is another version: the version's hash is over these.
 _SOURCES = ("neff.py", "reference_command_line.py", "reference_compiler.py", "xla_cpu.py")
-_SHEBANG_LIMIT = 127  # bytes of a first line that Linux 2.6 to 5.0 honours
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,6 +77,9 @@ def install_reference_compiler(directory: str | os.PathLike[str]) -> Path:
     It runs this compiler with this interpreter, whatever PATH, PYTHONPATH and the working directory are by
     then. Raises OSError.
     """
+    from neuron_store.shim.launcher import start_of_script
+
+    first_line, by_way_of_sh = start_of_script(sys.executable)
     body = (
         "import sys, types\n"
         "package = types.ModuleType('neuron_store')\n"
@@ -88,17 +90,9 @@ def install_reference_compiler(directory: str | os.PathLike[str]) -> Path:
     )
     target = Path(directory, "neuronx-cc")
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, (_interpreter_line(sys.executable) + body).encode("utf-8", "surrogateescape"))
+    write_whole(target, (first_line + "\n" + by_way_of_sh + body).encode("utf-8", "surrogateescape"))
     target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return target
-
-
-def _interpreter_line(interpreter: str) -> str:
-    shebang = f"#!{interpreter}\n"
-    if len(os.fsencode(shebang)) <= _SHEBANG_LIMIT and interpreter.split() == [interpreter]:
-        return shebang
-    # Both sh and Python read this: sh never comes past the exec, to Python it is a string.
-    return f"#!/bin/sh\n''':'\nexec {shlex.quote(interpreter)} \"$0\" \"$@\"\n'''\n"
 
 
 def is_reference_compiler(path: str | os.PathLike[str]) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neuron_store.hashing.wire import Buffer
 
 _ATOM = re.compile(rb"[A-Za-z0-9_]+")
-_PATHS = re.compile(rb"/[^\s\"',;:=()\[\]{}<>|\0-\x1f]+")
+ABSOLUTE_PATHS = re.compile(rb"/[^\s\"',;:=()\[\]{}<>|\0-\x1f]+")
 # Bytes that are not understood hold paths of the sources, too; these are of data that a compiler would read.
 _DATA_PATHS = re.compile(
     rb"/[^\s\"',;:=()\[\]{}<>|\0-\x1f\x7f-\xff]+\.(?:npy|npz|klir|bir|colz|safetensors|pt|bin|neff)\b"
@@ -52,7 +52,7 @@ class KeptText:
 
     def paths(self) -> frozenset[bytes]:
         """Return what looks like an absolute path in a kept string."""
-        return frozenset(path for text in self._texts if b"/" in text for path in _PATHS.findall(text))
+        return frozenset(path for text in self._texts if b"/" in text for path in ABSOLUTE_PATHS.findall(text))
 
     def mentions(self, names: list[bytes]) -> list[tuple[int, bytes]]:
         """Return position and name of each of `names` that stands in a string between what no name is made of."""

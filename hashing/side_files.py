@@ -11,9 +11,9 @@ import binascii
 import hashlib
 import json
 import os
-import re
 
 from neuron_store.hashing.inputs import CHUNK, signature
+from neuron_store.hashing.kept_text import ABSOLUTE_PATHS
 from neuron_store.hashing.not_cacheable import NotCacheable
 
 TYPE_CHECKING = False
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 NKI_KERNEL_TARGET = b"AwsNeuronCustomNativeKernel"
-_ABSOLUTE_PATHS = re.compile(rb"/[^\s\"',;:=()\[\]{}<>|]+")
 _DEEPEST = 50  # levels of JSON
 _REWRITTEN = b"\0side files "
 
@@ -110,7 +109,7 @@ class KernelConfigs:
         return _REWRITTEN + json.dumps(neutral, ensure_ascii=True).encode()
 
     def _refuse_mentions(self, config: bytes) -> None:
-        for path in _ABSOLUTE_PATHS.findall(config):
+        for path in ABSOLUTE_PATHS.findall(config):
             if path.strip(b"/") and os.path.exists(path):
                 raise NotCacheable("side_file", f"a custom call mentions {os.fsdecode(path)}")
 

@@ -101,7 +101,7 @@ def launcher_text() -> str:
     """Return the launcher's program text for the interpreter and installation that run this."""
     import neuron_store.shim
 
-    first_line, by_way_of_sh = _start_of_script(sys.executable)
+    first_line, by_way_of_sh = start_of_script(sys.executable, "-IS")
     floors = [str(Path(folder).resolve().parent) for folder in neuron_store.shim.__path__]
     return _TEMPLATE.format(
         first_line=first_line,
@@ -114,13 +114,16 @@ def launcher_text() -> str:
     )
 
 
-def _start_of_script(interpreter: str) -> tuple[str, str]:
-    """Return the lines that start `interpreter` with -I -S: a #! line, and an exec by sh where #! cannot name it."""
-    line = f"#!{interpreter} -IS"
+def start_of_script(interpreter: str, options: str = "") -> tuple[str, str]:
+    """Return the lines that start `interpreter`: a #! line, and an exec by sh where #! cannot name it.
+
+    `options` is one word, as `-IS`.
+    """
+    line = f"#!{interpreter} {options}".rstrip()
     if len(os.fsencode(line)) <= _LONGEST_SHEBANG and not any(map(str.isspace, interpreter)):
         return line, ""
     # sh runs the exec; Python sees a string that it throws away.
-    return "#!/bin/sh", f"'''exec' {shlex.quote(interpreter)} -IS \"$0\" \"$@\"\n' '''\n"
+    return "#!/bin/sh", f"'''exec' {shlex.quote(interpreter)} {options} \"$0\" \"$@\"\n' '''\n"
 
 
 def _package_folders() -> list[str]:
