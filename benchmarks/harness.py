@@ -157,6 +157,7 @@ class Harness:
             **kept,
             "NEURON_STORE_DIR": self.layout.root,
             "NEURON_STORE_CONFIG": os.devnull,
+            "NEURON_STORE_REMOTES": "none",
             "NEURON_STORE_COMPILER": compiler.path,
             "NEURON_STORE_LOG_FILE": str(folder / "shim.log"),
         }

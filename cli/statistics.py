@@ -10,7 +10,7 @@ from rich.text import Text
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import events_of, local_store, store_fault
-from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
+from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
 from neuron_store.store.events import Event
 from neuron_store.store.usage import measure_usage
 
@@ -21,6 +21,7 @@ _GROUP_TITLES = {
     ERROR: "Errors",
     INCIDENT: "Incidents",
     AUDIT: "Audits",
+    UPLOAD: "Uploads",
 }
 
 

@@ -1,14 +1,23 @@
 """Every counter: one table that names, groups and explains them for the log, `stats` and the tests.
 
 An invocation of the shim ends in exactly one outcome (groups hit, miss, pass, error) and may count any number of
-incidents on its way. An audit of a stored result ends in one of its own group.
+incidents on its way. An audit of a stored result, and the upload of one, ends in one of its own group.
 """
 
-HIT, MISS, PASS, ERROR, INCIDENT, AUDIT = "hit", "miss", "pass", "error", "incident", "audit"
+HIT, MISS, PASS, ERROR, INCIDENT, AUDIT, UPLOAD = (
+    "hit",
+    "miss",
+    "pass",
+    "error",
+    "incident",
+    "audit",
+    "upload",
+)
 
 COUNTERS: dict[str, tuple[str, str]] = {
     "hit_direct": (HIT, "served from the local store by the direct key"),
     "hit_canonical": (HIT, "served from the local store by the canonical key"),
+    "hit_remote": (HIT, "fetched from a remote, kept, and served"),
     "miss_stored": (MISS, "compiled and stored"),
     "miss_failed": (MISS, "the compiler failed; nothing stored"),
     "miss_killed": (MISS, "the compiler died of a signal; nothing stored"),
@@ -55,6 +64,11 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "audit_mismatch": (AUDIT, "compiled again, and something else came out; the result is disowned"),
     "audit_undecided": (AUDIT, "compiled again, but this compiler's output is not the same twice"),
     "audit_skipped": (AUDIT, "could not be compiled again here"),
+    "upload_done": (UPLOAD, "a result was uploaded"),
+    "upload_present": (UPLOAD, "a queued result was on the remote already"),
+    "upload_dropped": (UPLOAD, "a queued result cannot be uploaded: it is gone, damaged, or not of a form to share"),
+    "upload_failed": (UPLOAD, "an attempt to upload failed; it is made again later"),
+    "upload_refused": (UPLOAD, "a remote does not let us write; nothing is tried until the token changes"),
     "compiler_setting_unusable": (INCIDENT, "the compiler that is set cannot be run; PATH was searched"),
     "corrupt_direct": (INCIDENT, "a direct entry was torn or flipped; treated as a miss"),
     "corrupt_result": (INCIDENT, "a result record was torn or flipped; treated as a miss"),
@@ -62,6 +76,13 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "missing_blob": (INCIDENT, "a result's blob was gone; treated as a miss"),
     "lock_timeout": (INCIDENT, "waited lock_timeout for another process's compile, then compiled too"),
     "peers_failed": (INCIDENT, "did not wait longer, because others failed at the same compile"),
+    "queue_failed": (INCIDENT, "a result could not be queued for upload; `neuron-store synchronize` finds it"),
+    "remote_corrupt": (INCIDENT, "what a remote has for the key is not what it must be; treated as a miss"),
+    "remote_failed": (INCIDENT, "a remote could not be reached, was too slow or gave an error; left alone for a while"),
+    "remote_fault": (INCIDENT, "a fault of neuron-store's, with a remote; see the log"),
+    "remote_misconfigured": (INCIDENT, "a remote in the settings is written wrongly; see `neuron-store remote status`"),
+    "remote_refused": (INCIDENT, "a remote does not let us read; left alone for a while"),
+    "remote_skipped": (INCIDENT, "a remote was not asked, because it failed a short while ago"),
     "store_fault": (INCIDENT, "the store gave an error; see the log"),
     "waited": (INCIDENT, "waited for another process's compile of the same key"),
 }

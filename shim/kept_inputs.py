@@ -2,10 +2,8 @@
 
 import os
 import random
-import subprocess
-import sys
 
-from neuron_store.shim.execute import GUARD
+from neuron_store.shim.background import start_in_background
 from neuron_store.store.blob_writer import store_blob
 
 TYPE_CHECKING = False
@@ -61,19 +59,7 @@ def begin_audit(shim: "Shim", key: str) -> None:
     """For the share of canonical hits that the setting asks for, start an audit of the result and do not wait."""
     if random.random() * 100 >= shim.settings.audit_percent:  # noqa: S311 - a sample
         return
-    package = sys.modules["neuron_store"]
-    start = (
-        "import sys; package = type(sys)('neuron_store'); "
-        f"package.__path__ = {list(package.__path__)!r}; sys.modules['neuron_store'] = package; "
-        f"sys.path += {sys.path!r}; from neuron_store.cli.main import main; main()"
-    )
-    environ = {name: value for name, value in shim.environ.items() if name != GUARD}
-    subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", start, "verify", "--key", key, "--recompile", "1"],
-        env={**environ, "NEURON_STORE_DIR": shim.layout.root, "NEURON_STORE_COMPILER": shim.compiler},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
+    start_in_background(
+        ["verify", "--key", key, "--recompile", "1"],
+        {**shim.environ, "NEURON_STORE_DIR": shim.layout.root, "NEURON_STORE_COMPILER": shim.compiler},
     )

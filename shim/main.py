@@ -214,15 +214,16 @@ class Shim:
 
         return all(SideFile(path, path, sha256, state).holds() for path, sha256, state in entry.side_files)
 
-    def serve_entry(self, entry: DirectEntry, outcome: str) -> bool:
-        """Deliver the result that `entry` describes, if it is still valid."""
-        result_path = self.layout.result_path(entry.key)
+    def serve_entry(self, entry: DirectEntry, outcome: str, source: "Layout | None" = None) -> bool:
+        """Deliver the result that `entry` describes, if it is still valid, from `source` or the local store."""
+        source = source or self.layout
+        result_path = source.result_path(entry.key)
         if not _touch(result_path):
             discard(self.layout.direct_path(self.direct_key))
             return False
         try:
-            texts = captured_text(self.layout, entry)
-            self._deliver(entry)
+            texts = captured_text(source, entry)
+            self._deliver(entry, source)
         except CorruptEntry as error:
             self.count_corruption(
                 "missing_blob" if isinstance(error, MissingBlob) else "corrupt_blob",
@@ -238,11 +239,11 @@ class Shim:
         self.record(outcome, key=entry.key, seconds=entry.seconds)
         return True
 
-    def _deliver(self, entry: DirectEntry) -> None:
+    def _deliver(self, entry: DirectEntry, source: Layout) -> None:
         """Write the files of a hit, and tell the compiles that watch these places: before, and again after."""
         places = (directory_place("."), output_place(self.output))
         shared = mark_activity(self.layout, places)
-        deliver(self.layout, entry, self.output, self.command.logfile, clear_wrapped=not shared)
+        deliver(source, entry, self.output, self.command.logfile, clear_wrapped=not shared)
         mark_activity(self.layout, places)
 
     def count_corruption(self, incident: str, error: CorruptEntry, *paths: str) -> None:

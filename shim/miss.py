@@ -5,11 +5,14 @@ import sys
 import time
 
 from neuron_store.hashing.command_line import read_command_line
+from neuron_store.hashing.keys import prove_components
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.canonical import Canonical, make_canonical
 from neuron_store.shim.kept_inputs import begin_audit, keep_inputs
 from neuron_store.shim.outputs import OutputWatch
+from neuron_store.shim.remote_hits import RemoteLook, memory_aside
 from neuron_store.shim.run_compiler import Capture, Run, die_like, run_compiler
+from neuron_store.shim.upload_queue import queue_result
 from neuron_store.shim.version import VERSION
 from neuron_store.store.activity import directory_place, output_place
 from neuron_store.store.blob_writer import store_blob
@@ -22,6 +25,8 @@ from neuron_store.store.results import Result, direct_entry, load_result, save_r
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from neuron_store.shim.main import Shim
 
 _GENERAL_FAILURE = 70  # the compiler's own exit code for a general failure
@@ -36,18 +41,27 @@ def serve_miss(shim: "Shim") -> int:
     if not shim.settings.recache and _try_canonical(shim, canonical):
         return 0
     if shim.settings.read_only:
+        if _try_remotes_aside(shim, canonical):
+            return 0
         raise NotCacheable("read_only", shim.layout.root)
     return _Miss(shim, canonical).serve()
 
 
-def _try_canonical(shim: "Shim", canonical: Canonical) -> bool:
-    """Serve from the result of the canonical key, if there is one, and remember the direct key for next time."""
-    path = shim.layout.result_path(canonical.key)
+def _try_canonical(
+    shim: "Shim", canonical: Canonical, outcome: str = "hit_canonical", source: "Layout | None" = None
+) -> bool:
+    """Serve from the result of the canonical key, if there is one, and remember the direct key for next time.
+
+    `source` is another store than the local one: then nothing is remembered.
+    """
+    layout = source or shim.layout
+    path = layout.result_path(canonical.key)
     try:
-        result = load_result(shim.layout, canonical.key)
+        result = load_result(layout, canonical.key)
         if result is None:
             return False
-        entry = direct_entry(shim.layout, result)
+        _require_same_inputs(result, canonical)
+        entry = direct_entry(layout, result)
         entry.side_files = _side_files(canonical)
     except MissingBlob as error:
         shim.count_corruption("missing_blob", error, path)
@@ -58,14 +72,43 @@ def _try_canonical(shim: "Shim", canonical: Canonical) -> bool:
     except OSError as error:
         shim.count_store_fault(error)
         return False
-    if not shim.serve_entry(entry, "hit_canonical"):
+    if not shim.serve_entry(entry, outcome, source):
         return False
+    if source is None:
+        _remember(shim, canonical.key, entry)
+    return True
+
+
+def _remember(shim: "Shim", key: str, entry: DirectEntry) -> None:
     try:
         _save_direct(shim.layout, shim.direct_key, entry)
     except OSError:
         pass  # a store that can only be read serves by the canonical key every time
-    begin_audit(shim, canonical.key)
-    return True
+    begin_audit(shim, key)
+
+
+def _require_same_inputs(result: Result, canonical: Canonical) -> None:
+    """Raise CorruptEntry unless the result is of these inputs by SHA-256: the key is only their name."""
+    proof = prove_components(canonical.components)
+    if result.input.get("sha256") != canonical.fingerprint.digest or result.input.get("proof", proof) != proof:
+        raise CorruptEntry(f"the result of {result.key} is of other inputs")
+
+
+def _try_remotes_aside(shim: "Shim", canonical: Canonical) -> bool:
+    """Serve from a remote by way of a temporary store: the local one cannot be written, or must not be."""
+    if shim.settings.recache:
+        return False
+    from tempfile import TemporaryDirectory
+
+    try:
+        folder = TemporaryDirectory(prefix="neuron-store-", ignore_cleanup_errors=True)
+    except OSError as error:
+        shim.log(f"no temporary folder: {error}")
+        return False
+    with folder:
+        aside = Layout(folder.name)
+        fetched = RemoteLook(shim, canonical).fetch(aside, memory_aside(shim.environ))
+        return fetched and _try_canonical(shim, canonical, "hit_remote", aside)
 
 
 def _side_files(canonical: Canonical) -> "list[tuple[str, str, tuple[int, ...]]]":
@@ -83,12 +126,15 @@ class _Miss:
         self.shim = shim
         self.canonical = canonical
         self.key = canonical.key
+        self._look = RemoteLook(shim, canonical)
 
     def serve(self) -> int:
         """Compile, or be served by another process that does. Returns the exit code."""
         try:
             lock = KeyLock(self.shim.layout, self.key)
         except OSError as error:
+            if _try_remotes_aside(self.shim, self.canonical):
+                return 0
             raise NotCacheable("no_writable_store", str(error)) from error
         turn = TIMED_OUT if self.shim.settings.recache else self._take_turn(lock)
         if turn == _SERVED:
@@ -96,10 +142,12 @@ class _Miss:
         stored = False
         run = Run()
         try:
-            stored = self._compile(run)
+            stored = self._try_remotes() or self._compile(run)
         finally:
             # Waiters must not take turns at a compile that leaves no result.
             lock.release(failed=not stored) if turn == HELD else lock.close()
+        if not run.started:
+            return 0  # served by a remote
         # Only now: who reads our output may be waiting for those who wait for this compile.
         run.flush()
         code = run.code or 0
@@ -118,6 +166,13 @@ class _Miss:
             if answer != DONE:
                 return answer
         return TIMED_OUT
+
+    def _try_remotes(self) -> bool:
+        """Serve from a remote, whose result is kept: whoever waits for this key is served from the local store."""
+        shim = self.shim
+        if shim.settings.recache or not self._look.fetch(shim.layout, shim.layout):
+            return False
+        return _try_canonical(shim, self.canonical, "hit_remote")
 
     def _is_done(self) -> bool:
         layout = self.shim.layout
@@ -151,15 +206,21 @@ class _Miss:
         except Exception as error:  # noqa: BLE001
             outcome = "miss_store_failed"
             shim.log_fault(f"the result of {self.key} could not be stored: {error}")
-        try:
-            if activity is not None:
-                activity.end()
-            capture.close()
-            shim.record(outcome, key=self.key, seconds=run.seconds)
-            sweep(shim.layout)
-        except Exception as error:  # noqa: BLE001
-            shim.log_fault(f"after the compile of {self.key}: {error}")
+        steps = [capture.close] if activity is None else [activity.end, capture.close]
+        if outcome == "miss_stored":
+            steps.append(lambda: queue_result(shim, self.key, self._look.corrupt))
+        steps.append(lambda: shim.record(outcome, key=self.key, seconds=run.seconds))
+        for step in steps:
+            self._attempt(step)
+        self._attempt(lambda: sweep(shim.layout))
         return outcome == "miss_stored"
+
+    def _attempt(self, step: "Callable[[], object]") -> None:
+        """Take a step after the compile; if it fails, the next ones are taken all the same."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001
+            self.shim.log_fault(f"after the compile of {self.key}: {error}")
 
     def _watch_activity(self) -> "ActivityWatch | None":
         try:
@@ -274,6 +335,7 @@ class _Miss:
             "path": model.path,
             "size": model.size,
             "sha256": fingerprint.digest,
+            "proof": prove_components(self.canonical.components),
             "mode": fingerprint.mode,
             "reason": fingerprint.reason,
             "files": kept,

@@ -14,12 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Value = str | int | float | bool
+    Value = str | int | float | bool | tuple[str, ...]
 
 PREFIX = "NEURON_STORE_"
 _LARGEST_CONFIG = 1 << 20  # bytes
 # Variables of ours in the environment that are not settings.
 OTHER_VARIABLES = ("NEURON_STORE_ACTIVE", "NEURON_STORE_CONFIG", "NEURON_STORE_RUN")
+
+OFFICIAL_REMOTE = "hf://aws-neuron/optimum-neuron-cache|read-only"
 
 # name: (kind, default or None where it depends on the host, what it does)
 SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
@@ -41,16 +43,43 @@ SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
     "max_log_bytes": ("integer", 1 << 30, "bytes of stdout and stderr beyond which a result is not stored"),
     "read_only": ("boolean", False, "true: serve hits, store nothing"),
     "recache": ("boolean", False, "true: compile even if there is a hit, and store the new result"),
+    "remote_connect_timeout": ("number", 3.0, "seconds to reach a remote; then it is left alone for a minute or more"),
+    "remote_first_byte_timeout": ("number", 10.0, "seconds to wait for a remote's answer to begin"),
+    "remote_max_bytes": ("integer", 8 << 30, "an output larger than this is not taken from a remote"),
+    "remote_min_rate": ("integer", 100_000, "bytes per second below which a download is given up"),
+    "remotes": (
+        "list",
+        (OFFICIAL_REMOTE,),
+        "stores elsewhere, in order: hf://[datasets/]org/name[@revision] or file:///folder, |read-only after it; or none",
+    ),
+    "upload": ("boolean", True, "false: results are queued, but only `neuron-store push` uploads them"),
+    "upload_commits_per_hour": ("integer", 30, "commits that this host makes to one remote in an hour, at most"),
+    "upload_inputs": ("boolean", False, "true: the inputs that are kept with a result are uploaded with it"),
+    "upload_max_age": ("number", 120.0, "seconds after which a queued result is uploaded though others keep coming"),
+    "upload_quiet": ("number", 10.0, "seconds without a new result after which the queue is uploaded"),
+    "upload_retry": ("number", 5.0, "seconds before a failed upload is tried again, doubled each time"),
+    "upload_timeout": ("number", 120.0, "seconds without an answer after which an upload's request is given up"),
+    "xet": ("word", "auto", "how the Hub gets files: on: by Xet; off: by plain LFS; auto: by what the server has"),
 }
 _ANY = (0, float("inf"))
+_POSITIVE = (1e-3, float("inf"))
 _LIMITS = {
     "audit_percent": (0, 100),
     "compression_level": (0, 19),
     "keep_inputs_bytes": _ANY,
     "lock_timeout": _ANY,
     "max_log_bytes": _ANY,
+    "remote_connect_timeout": _POSITIVE,
+    "remote_first_byte_timeout": _POSITIVE,
+    "remote_max_bytes": _ANY,
+    "remote_min_rate": _ANY,
+    "upload_commits_per_hour": (1, 1000),
+    "upload_max_age": _ANY,
+    "upload_quiet": _ANY,
+    "upload_retry": _POSITIVE,
+    "upload_timeout": _POSITIVE,
 }
-_CHOICES = {"debug_info": ("auto", "exact")}
+_CHOICES = {"debug_info": ("auto", "exact"), "xet": ("auto", "on", "off")}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -77,6 +106,19 @@ class Settings:
     max_log_bytes: int
     read_only: bool
     recache: bool
+    remote_connect_timeout: float
+    remote_first_byte_timeout: float
+    remote_max_bytes: int
+    remote_min_rate: int
+    remotes: tuple[str, ...]
+    upload: bool
+    upload_commits_per_hour: int
+    upload_inputs: bool
+    upload_max_age: float
+    upload_quiet: float
+    upload_retry: float
+    upload_timeout: float
+    xet: str
     sources: dict[str, str]
 
 
@@ -176,14 +218,14 @@ def _read_text(path: str) -> str:
 
 
 def _read_plain(text: str) -> "dict[str, Value] | None":
-    """Read lines of `name = true|false|integer|"plain string"`; None if there is any other line."""
+    """Read lines of `name = true|false|integer|"plain string"|["plain string", …]`; None if there is any other line."""
     values: dict[str, Value] = {}
     for line in text.replace("\r\n", "\n").split("\n"):
         stripped = line.strip(" \t")
         if not stripped or (stripped[0] == "#" and stripped.isprintable()):
             continue
         name, equals, written = (part.strip(" \t") for part in stripped.partition("="))
-        value = _plain_value(written)
+        value = _plain_list(written) if written[:1] == "[" else _plain_value(written)
         if not equals or value is None or not name.isidentifier() or not name.isascii() or name in values:
             return None
         values[name] = value
@@ -199,6 +241,16 @@ def _plain_value(written: str) -> "Value | None":
     if len(written) > 1 and written[0] == written[-1] == '"' and inside.isprintable():
         return None if '"' in inside or "\\" in inside else inside
     return None
+
+
+def _plain_list(written: str) -> "Value | None":
+    """Return a list of plain strings without a comma in them, None if it is anything else."""
+    if written[-1] != "]":
+        return None
+    inside = written[1:-1].strip(" \t")
+    values = [_plain_value(part.strip(" \t")) for part in inside.split(",")] if inside else []
+    strings = tuple(value for value in values if isinstance(value, str))
+    return strings if len(strings) == len(values) else None
 
 
 def _read_toml(text: str, path: str) -> "dict[str, Value]":
@@ -222,6 +274,8 @@ def _from_text(name: str, text: str, where: str) -> "Value":
             value = int(text)
         elif kind == "number":
             value = float(text)
+        elif kind == "list":
+            value = tuple(text.split())
     except (KeyError, ValueError):
         raise ConfigurationError(f"{where} is {text!r}, which is not {_a(kind)}") from None
     return _checked(name, value, where)
@@ -231,6 +285,8 @@ def _checked(name: str, value: "Value", where: str) -> "Value":
     kind = SETTINGS[name][0]
     if kind == "number" and type(value) is int:
         value = float(value)
+    if kind == "list":
+        return _checked_list(value, where)
     expected = {"boolean": bool, "integer": int, "number": float, "path": str, "word": str}[kind]
     if type(value) is not expected:
         raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}")
@@ -242,10 +298,19 @@ def _checked(name: str, value: "Value", where: str) -> "Value":
         if "\0" in value:
             raise ConfigurationError(f"{where} is {value!r}, which no file can be named")
         return os.path.abspath(os.path.expanduser(value)) if value else value
+    if isinstance(value, tuple):  # dealt with above
+        return value
     low, high = _LIMITS.get(name, (value, value))
     if not low <= value <= high:
         raise ConfigurationError(f"{where} is {value}, which is not from {low} to {high}")
     return value
+
+
+def _checked_list(value: "object", where: str) -> tuple[str, ...]:
+    words = tuple(value.split()) if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) and word for word in words):
+        raise ConfigurationError(f"{where} is {value!r}, which is not {_a('list')}")
+    return tuple(words)
 
 
 def parse_setting(name: str, text: str) -> "Value":
@@ -259,6 +324,7 @@ def _a(kind: str) -> str:
     return {
         "boolean": "true or false",
         "integer": "an integer",
+        "list": "words with spaces between",
         "number": "a number",
         "path": "a path",
         "word": "text",

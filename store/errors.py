@@ -56,3 +56,30 @@ class MismatchFound(NeuronStoreError):  # noqa: N818
     """A stored result is not what the compiler makes of its inputs."""
 
     exit_code = 3
+
+
+class RemoteError(NeuronStoreError):
+    """A remote store did not do what was asked of it."""
+
+
+class RemoteUnavailable(RemoteError):  # noqa: N818
+    """A remote cannot be reached, is too slow, or is at fault itself: it may answer later.
+
+    `retry_after` is the seconds that it asks us to wait, None where it does not say.
+    """
+
+    def __init__(self, message: str, retry_after: "float | None" = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RemoteConflict(RemoteUnavailable):
+    """Another writer came between: to be tried again, after a look at what is there now."""
+
+
+class RemoteRefused(RemoteError):  # noqa: N818
+    """A remote is not there for us: no such repo or folder, or no right to it."""
+
+
+class CorruptRemote(RemoteError):  # noqa: N818 - like CorruptEntry, a state that is dealt with
+    """What a remote has under a name is not what it must be. It is a miss."""

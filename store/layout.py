@@ -7,7 +7,8 @@
       blobs/cd/<sha256>[.zst]    output bytes, mode 0444
       compilers/<hash>           remembered compiler identities
       locks/<key>                one compile at a time
-      queue/                     results that a remote still lacks
+      queue/<remote>/<key>       results that a writable remote still lacks
+      remotes/<remote>           what this host remembers of a remote
       events/<day>-<uid>         the append-only event log
       tmp/                       files being written; each locked by its writer
 
@@ -70,6 +71,14 @@ class Layout:
     def lock_path(self, name: str) -> str:
         """Return the path of the lock `name`."""
         return f"{self.root}/locks/{name}"
+
+    def queue_path(self, remote: str, name: str = "") -> str:
+        """Return the path of one queued result, or of the folder of all that `remote` (16 hex digits) lacks."""
+        return f"{self.root}/queue/{remote}/{name}".rstrip("/")
+
+    def remote_state_path(self, remote: str) -> str:
+        """Return the path of what is remembered of `remote` (16 hex digits)."""
+        return f"{self.root}/remotes/{remote}"
 
     def event_path(self, name: str) -> str:
         """Return the path of one file of the event log."""

@@ -7,8 +7,8 @@ Grammar, version 1:
 
 The object: `key`; `components` (name, digest, fields as text); `outputs` (role, sha256, xxh3, size in bytes,
 encoding); `interleave` (see direct.py); `exit_code` (0); `seconds` of compile, null where unknown; `input` (name,
-size in bytes, sha256 and mode of the canonical input); `provenance` (created in Unix seconds, host, user, compiler
-path, command line, versions).
+size in bytes, sha256 and mode of the canonical input, `proof`: the SHA-256 over all components); `provenance` (created
+in Unix seconds, host, user, compiler path, command line, versions; for a result that was fetched its `origin`).
 """
 
 import os
@@ -105,7 +105,7 @@ def decode_result(data: bytes) -> Result:
 def _from_dict(record: "Any") -> Result:  # noqa: ANN401 - JSON
     result = Result(
         key=_text(record["key"]),
-        components=[_component(entry) for entry in record["components"]],
+        components=[checked_component(entry) for entry in record["components"]],
         outputs={entry["role"]: _output(entry) for entry in record["outputs"]},
         interleave=_text(record["interleave"]),
         seconds=_seconds(record["seconds"]),
@@ -125,7 +125,8 @@ def _output(entry: "dict[str, Any]") -> Output:
     return Output(role, sha256, xxh3, entry["size"], encoding, None)
 
 
-def _component(entry: "dict[str, Any]") -> "dict[str, Any]":
+def checked_component(entry: "dict[str, Any]") -> "dict[str, Any]":
+    """Return one component of a record, only what the grammar knows. Raises KeyError, TypeError."""
     fields = [_text(field) for field in entry["fields"]]
     return {"name": _text(entry["name"]), "digest": _text(entry["digest"]), "fields": fields}
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from loopback_hub import start_hub
 
 from neuron_store.cli.statistics import Totals
 from neuron_store.shim.launcher import write_launcher
@@ -49,8 +50,21 @@ class Host:
             "PATH": f"{launcher.parent}:{self.compiler.parent}:/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "NEURON_STORE_DIR": str(self.store),
+            "NEURON_STORE_REMOTES": "none",
             "STANDIN_RUNS": str(self.runs_file),
         }
+
+    def use_remotes(self, *words, hub=None, token="hf_alice") -> None:
+        """Make these the host's remotes; the Hub is `hub`, and what waits there waits little."""
+        self.env |= {
+            "NEURON_STORE_REMOTES": " ".join(words),
+            "NEURON_STORE_UPLOAD_QUIET": "0.2",
+            "NEURON_STORE_UPLOAD_MAX_AGE": "2",
+            "NEURON_STORE_UPLOAD_RETRY": "0.05",
+            "HF_HOME": str(self.base / "huggingface"),
+        }
+        if hub is not None:
+            self.env |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": token}
 
     @property
     def layout(self) -> Layout:
@@ -131,7 +145,9 @@ class Host:
         """
         found = [*(self.store / "tmp").glob("*"), *self.base.rglob(".neuron-store-*")]
         found += [
-            path for path in (self.store / "locks").glob("*") if path.name != ".swept" and path.read_bytes()[:1] != b"F"
+            path
+            for path in (self.store / "locks").glob("*")
+            if path.name not in (".swept", "uploader", "uploader-foreground") and path.read_bytes()[:1] != b"F"
         ]
         return [str(path) for path in found]
 
@@ -151,6 +167,15 @@ def launcher(tmp_path_factory) -> Path:
 @pytest.fixture
 def host(tmp_path, launcher) -> Host:
     return Host(tmp_path, launcher)
+
+
+@pytest.fixture
+def hub():
+    """A Hub with alice's empty repo alice/cache."""
+    with start_hub() as hub:
+        hub.add_user("alice", "hf_alice")
+        hub.create_repo("alice/cache")
+        yield hub
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ from pathlib import Path
 import neuron_store.cli
 import neuron_store.hashing
 import neuron_store.shim
+import neuron_store.store
 from neuron_store.hashing.options import MUST_NOT_BE_ABBREVIATED, OPTIONS
-from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
+from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
 
 
 def trees():
-    for floor in (neuron_store.hashing, neuron_store.shim, neuron_store.cli):
+    for floor in (neuron_store.hashing, neuron_store.store, neuron_store.shim, neuron_store.cli):
         for path in Path(floor.__path__[0]).glob("*.py"):
             if path.name != "counters.py":
                 yield ast.parse(path.read_text())
@@ -43,6 +44,6 @@ def test_every_counter_is_counted_somewhere():
 
 def test_every_counter_has_a_group_its_name_begins_with_and_an_explanation():
     for name, (group, meaning) in COUNTERS.items():
-        assert group in (HIT, MISS, PASS, ERROR, INCIDENT, AUDIT)
+        assert group in (HIT, MISS, PASS, ERROR, INCIDENT, AUDIT, UPLOAD)
         assert group == INCIDENT or name.startswith(group + "_")
         assert len(meaning) > 3

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import other_users_can_run
+from remote_setup import SAME, TIMES, compile_on, publish
 
 import neuron_store.hashing
 import neuron_store.shim
@@ -17,13 +18,20 @@ COMPILE = ("compile", "--framework=XLA", "--target=trn1", "--output=o.neff")
 FLOORS = {floor.__name__.split(".")[-1]: floor.__path__[0] for floor in
           (neuron_store.hashing, neuron_store.shim, neuron_store.store)}  # fmt: skip
 # What only the command line uses, not the shim.
-NOT_OF_THE_SHIM = {"shim/launcher.py", "shim/counters.py", "store/usage.py"}
+NOT_OF_THE_SHIM = {"shim/launcher.py", "shim/counters.py", "store/usage.py", "store/upload_batch.py",
+                   "store/upload_line.py", "store/uploader.py"}  # fmt: skip
 MODULES = sorted(
     f"{floor}/{path.name}"
     for floor, folder in FLOORS.items()
     for path in Path(folder).glob("*.py")
     if f"{floor}/{path.name}" not in NOT_OF_THE_SHIM
 )
+# What only runs where there is a remote.
+REMOTE_MODULES = [
+    *(f"store/remotes/{name}.py" for name in
+      ("base", "fetch", "folder", "http_connect", "http_reader", "hub", "location", "opening", "records", "state")),
+    "shim/background.py", "shim/remote_hits.py", "shim/upload_queue.py", "store/queue.py", "store/upload_lock.py",
+]  # fmt: skip
 
 
 def stored_files(host, *folders):
@@ -221,12 +229,12 @@ def test_a_module_that_cannot_be_imported_does_not_stop_the_compile(host, damage
     assert b"Traceback" not in done.stderr
 
 
-def functions():
-    """Every function and method of the shim's floors: (module, name)."""
+def functions(modules):
+    """Every function and method of some modules: (module, name, line of its body)."""
     import ast
 
-    for module in MODULES:
-        floor, name = module.split("/")
+    for module in modules:
+        floor, _, name = module.partition("/")
         for node in ast.walk(ast.parse((Path(FLOORS[floor]) / name).read_text())):
             if isinstance(node, ast.FunctionDef):
                 yield module, node.name, node.body[0].lineno
@@ -238,7 +246,7 @@ def insert_fault(text, line):
     return "\n".join([*lines[: line - 1], f"{indent}raise RuntimeError('injected')", *lines[line - 1 :]])
 
 
-@pytest.mark.parametrize(("module", "name", "line"), list(functions()))
+@pytest.mark.parametrize(("module", "name", "line"), list(functions(MODULES)))
 def test_a_fault_in_any_function_neither_stops_nor_repeats_the_compile(host, damaged, module, name, line):
     model = host.model()
     damaged(module, lambda text: insert_fault(text, line))
@@ -252,6 +260,29 @@ def test_a_fault_in_any_function_neither_stops_nor_repeats_the_compile(host, dam
             assert done.stdout == b"....Compiler status PASS\n" or len(host.runs) < number
     done = host.cc(*COMPILE, model, check=False, STANDIN_EXIT=70, NEURON_STORE_RECACHE=1)
     assert done.returncode == 70
+
+
+@pytest.fixture
+def served(host, make_host, tmp_path, hub):
+    """A host with a writable folder that lacks the result, and after it a Hub that has it; and the NEFF."""
+    maker = make_host("maker")
+    neff = compile_on(maker, **SAME)
+    publish(maker, "hf://alice/cache", hub)
+    (tmp_path / "shared").mkdir()
+    host.use_remotes(f"file://{tmp_path}/shared", "hf://alice/cache", hub=hub)
+    host.env |= TIMES | {"NEURON_STORE_UPLOAD": "0"}
+    return host, neff
+
+
+@pytest.mark.parametrize(("module", "name", "line"), list(functions(REMOTE_MODULES)))
+def test_a_fault_in_any_function_of_remotes_is_a_miss_at_worst(served, damaged, module, name, line):
+    host, neff = served
+    damaged(module, lambda text: insert_fault(text, line))
+    assert compile_on(host, **SAME) == neff
+    assert compile_on(host, data=b"\x0a\x04main another", **SAME) != neff
+    assert 1 <= len(host.runs) <= 2
+    counted = host.counters()
+    assert len(host.runs) == counted.get("error_internal", 0) + counted.get("miss_stored", 0)
 
 
 def test_a_fault_of_ours_is_in_the_log_and_counted(host, damaged):

@@ -23,9 +23,10 @@ VALUES = {
     "path": [("/in the/environment", '"/in the/environment"', "/in the/environment"), ("/é'x", '"/é\'x"', "/é'x")],
     "integer": [("7", "7", 7), ("11", "11", 11)],
     "number": [("2.5", "2.5", 2.5), ("8", "8", 8.0)],
+    "list": [("one two", '["one", "two"]', ("one", "two")), (" three\t", '"three"', ("three",))],
     "word": [("two words", '"two words"', "two words"), ("é", '"é"', "é")],
 }
-OF_ONE_CHOICE = {"debug_info": ("exact", '"exact"', "exact")}
+OF_ONE_CHOICE = {"debug_info": ("exact", '"exact"', "exact"), "xet": ("off", '"off"', "off")}
 OF_FALSE_BY_DEFAULT = [("yes", "true", True), ("ON", "true", True)]
 OF_TRUE_BY_DEFAULT = [("no", "false", False), ("0", "false", False)]
 

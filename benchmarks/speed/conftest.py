@@ -60,6 +60,7 @@ class Bench:
             "LANG": "C.UTF-8",
             "PATH": f"{self.compiler.parent}:/usr/bin:/bin",
             "NEURON_STORE_DIR": str(folder / "store"),
+            "NEURON_STORE_REMOTES": "none",
             "PREPARED_NEFF": str(self.neff),
         }
 

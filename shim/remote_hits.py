@@ -1,0 +1,128 @@
+"""On a local miss, ask the remotes in order; what one of them has is checked, kept locally, and served from there."""
+
+from neuron_store.hashing.keys import prove_components
+from neuron_store.shim.settings import state_folder
+from neuron_store.shim.version import VERSION
+from neuron_store.store.errors import ConfigurationError, CorruptRemote, RemoteRefused, RemoteUnavailable
+from neuron_store.store.layout import Layout
+from neuron_store.store.remotes.fetch import Expected, fetch_blobs, fetch_record, require_expected
+from neuron_store.store.remotes.http_reader import ReadLimits
+from neuron_store.store.remotes.location import hub_offline, list_locations
+from neuron_store.store.remotes.opening import RemoteOptions, open_remote
+from neuron_store.store.results import save_result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from neuron_store.shim.canonical import Canonical
+    from neuron_store.shim.main import Shim
+    from neuron_store.shim.settings import Settings
+    from neuron_store.store.remotes.base import Remote
+    from neuron_store.store.remotes.location import Location
+
+_MARGIN = 5.0  # seconds, for what a look takes besides waiting
+
+
+class RemoteLook:
+    """One look for one key in all remotes.
+
+    Attributes:
+        corrupt: the identities of the remotes whose record or blob of this key is not what it must be.
+    """
+
+    def __init__(self, shim: "Shim", canonical: "Canonical") -> None:
+        self.corrupt: set[str] = set()
+        self._shim = shim
+        self._key = canonical.key
+        self._expected = Expected(canonical.fingerprint.digest, prove_components(canonical.components))
+
+    def fetch(self, into: Layout, memory: Layout) -> bool:
+        """Bring the result into the store `into`, if a remote has it; return whether it is there now.
+
+        `memory` keeps what is known of the remotes. Never raises: without the remotes, the compiler runs.
+        """
+        shim = self._shim
+        try:
+            locations, faults = list_locations(shim.settings.remotes, shim.environ)
+        except Exception:  # noqa: BLE001
+            shim.incidents.append("remote_fault")
+            shim.log_fault("a fault of neuron-store, in the list of remotes")
+            return False
+        for fault in faults:
+            shim.incidents.append("remote_misconfigured")
+            shim.log(fault)
+        return any(self._try(location, into, memory) for location in locations)
+
+    def _try(self, location: "Location", into: Layout, memory: Layout) -> bool:
+        shim = self._shim
+        try:
+            if location.scheme == "hf" and hub_offline(shim.environ):
+                return False
+            return self._ask(location, into, memory)
+        except Exception:  # noqa: BLE001
+            shim.incidents.append("remote_fault")
+            shim.log_fault(f"a fault of neuron-store, with the remote {location.url}")
+            return False
+
+    def _ask(self, location: "Location", into: Layout, memory: Layout) -> bool:
+        shim = self._shim
+        options = remote_options(shim.settings)
+        remote, state = open_remote(location, memory, shim.environ, options)
+        if not state.may_try(options.limits.connect + options.limits.first_byte + _MARGIN, remote.credential):
+            shim.incidents.append("remote_skipped")
+            return False
+        try:
+            found = self._fetch(remote, into, options)
+            state.note_success()
+        except CorruptRemote as error:
+            state.note_success()
+            self.corrupt.add(remote.identity)
+            self._note("remote_corrupt", location, error)
+            return False
+        except (RemoteRefused, ConfigurationError) as error:
+            state.note_failure(error, credential=remote.credential)
+            self._note("remote_refused", location, error)
+            return False
+        except RemoteUnavailable as error:
+            state.note_failure(error, retry_after=error.retry_after)
+            self._note("remote_failed", location, error)
+            return False
+        except OSError as error:
+            shim.count_store_fault(error)
+            return False
+        finally:
+            remote.close()
+        return found
+
+    def _fetch(self, remote: "Remote", into: Layout, options: RemoteOptions) -> bool:
+        record = fetch_record(remote, self._shim.identity.version, self._key, options.largest)
+        if record is None:
+            return False
+        require_expected(record, self._expected)
+        fetch_blobs(remote, into, record)
+        save_result(into, record.as_result(remote.url))
+        return True
+
+    def _note(self, incident: str, location: "Location", error: Exception) -> None:
+        self._shim.incidents.append(incident)
+        self._shim.log(f"{incident}: {location.url}: {error}")
+
+
+def remote_options(settings: "Settings", *, may_fork: bool = True) -> RemoteOptions:
+    """Return what the settings say of remotes."""
+    return RemoteOptions(
+        limits=ReadLimits(
+            settings.remote_connect_timeout, settings.remote_first_byte_timeout, settings.remote_min_rate
+        ),
+        largest=settings.remote_max_bytes,
+        upload_timeout=settings.upload_timeout,
+        xet=settings.xet,
+        agent=f"neuron-store/{VERSION}",
+        may_fork=may_fork,
+    )
+
+
+def memory_aside(environ: "Mapping[str, str]") -> Layout:
+    """Return where remotes are remembered if the store cannot be written: the user's state folder."""
+    return Layout(state_folder(environ))

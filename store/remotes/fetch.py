@@ -1,0 +1,146 @@
+"""Fetch a result from a remote into the local store: record, then blobs, everything checked before it has a name.
+
+What comes is written to the store's tmp/ folder. It leaves it only if its stored bytes have the SHA-256 and size that
+the record tells, and its content has those that name it; decompression ends at the size that the record tells.
+"""
+
+import hashlib
+import os
+
+from neuron_store.hashing.native import load_extension
+from neuron_store.hashing.xxh3 import xxh3_128
+from neuron_store.store.direct import ENCODING_SUFFIX
+from neuron_store.store.errors import CorruptRemote
+from neuron_store.store.layout import discard
+from neuron_store.store.remotes.base import record_path, version_folder
+from neuron_store.store.remotes.records import LARGEST_RECORD, Record, StoredBlob, decode_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from neuron_store.store.layout import Layout
+    from neuron_store.store.remotes.base import Remote
+
+_PIECE = 1 << 20  # bytes
+_LARGEST_WINDOW = 128 << 20  # bytes that a decompressor may be made to hold; level 19 needs 8 MB
+_BLOB_MODE = 0o444
+
+
+class Expected:
+    """What a record must tell to be that of the compile at hand.
+
+    Attributes:
+        input_sha256: of the canonical input.
+        proof: over all components of the key.
+    """
+
+    __slots__ = ("input_sha256", "proof")
+
+    def __init__(self, input_sha256: str, proof: str) -> None:
+        self.input_sha256 = input_sha256
+        self.proof = proof
+
+
+def fetch_record(remote: "Remote", version: "str | None", key: str, largest: int) -> "Record | None":
+    """Return the remote's record of `key`, None if it has none. `largest` is in bytes, of one output.
+
+    Raises CorruptRemote, RemoteUnavailable, RemoteRefused.
+    """
+    folder = version_folder(version)
+    data = remote.read(record_path(folder, key), LARGEST_RECORD)
+    return None if data is None else decode_record(data, key, folder, largest)
+
+
+def require_expected(record: Record, expected: Expected) -> None:
+    """Raise CorruptRemote unless the record is of the very inputs that are at hand."""
+    if record.input["sha256"] != expected.input_sha256 or record.proof != expected.proof:
+        raise CorruptRemote(f"the record of {record.key} is of other inputs")
+
+
+def fetch_blobs(remote: "Remote", layout: "Layout", record: Record, *, with_inputs: bool = False) -> int:
+    """Bring every blob that the record names into the local store; return how many bytes came.
+
+    Raises CorruptRemote, RemoteUnavailable, RemoteRefused; OSError if the local store cannot be written.
+    """
+    folder = version_folder(record.compiler_version)
+    blobs = [*record.outputs, *(record.inputs if with_inputs else ())]
+    return sum(_fetch_blob(remote, layout, blob, folder) for blob in blobs)
+
+
+def _fetch_blob(remote: "Remote", layout: "Layout", blob: StoredBlob, folder: str) -> int:
+    output = blob.output
+    if output.inline is not None:
+        if not _is_here(layout, blob):
+            layout.write_file(layout.blob_path(output.sha256), output.inline, _BLOB_MODE)
+        return 0
+    if _is_here(layout, blob):
+        return 0
+    descriptor, temporary = layout.open_temporary()
+    try:
+        remote.download(blob.remote_path(folder), blob.stored_size, descriptor)
+        _check_stored(blob, descriptor)
+        if output.encoding == "zst":
+            _check_content(blob, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        discard(temporary)
+        raise
+    layout.publish(descriptor, temporary, layout.blob_path(output.sha256, ENCODING_SUFFIX[output.encoding]), _BLOB_MODE)
+    return blob.stored_size
+
+
+def _is_here(layout: "Layout", blob: StoredBlob) -> bool:
+    """Tell whether the store has the content already, in whatever encoding, and note which it is."""
+    for encoding, suffix in ENCODING_SUFFIX.items():
+        if os.path.isfile(layout.blob_path(blob.output.sha256, suffix)):
+            blob.output.encoding = encoding
+            return True
+    return False
+
+
+def _check_stored(blob: StoredBlob, descriptor: int) -> None:
+    sha256, xxh3, size = hashlib.sha256(), xxh3_128(), 0
+    while piece := os.pread(descriptor, _PIECE, size):
+        sha256.update(piece)
+        xxh3.update(piece)
+        size += len(piece)
+    if size != blob.stored_size or sha256.hexdigest() != blob.stored_sha256:
+        raise CorruptRemote(f"the blob {blob.output.sha256} has other bytes than its record tells")
+    if blob.output.encoding == "raw" and xxh3.hexdigest() != blob.output.xxh3:
+        raise CorruptRemote(f"the blob {blob.output.sha256} has another XXH3 than its record tells")
+
+
+def _check_content(blob: StoredBlob, descriptor: int) -> None:
+    """Decompress in pieces, at most to the size that the record tells, and compare digests."""
+    zstd = load_extension("zstandard.backend_c")
+    output = blob.output
+    sha256, xxh3, size = hashlib.sha256(), xxh3_128(), 0
+    try:
+        if zstd.frame_content_size(os.pread(descriptor, 64, 0)) != output.size:
+            raise CorruptRemote(f"the blob {output.sha256} announces another size than its record")
+        decompressor = zstd.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        for piece in decompressor.read_to_iter(_Stored(descriptor), read_size=_PIECE >> 3, write_size=_PIECE):
+            size += len(piece)
+            if size > output.size:
+                break
+            sha256.update(piece)
+            xxh3.update(piece)
+    except (zstd.ZstdError, MemoryError, ValueError) as error:
+        raise CorruptRemote(f"the blob {output.sha256} cannot be decompressed: {error}") from error
+    if size != output.size or sha256.hexdigest() != output.sha256 or xxh3.hexdigest() != output.xxh3:
+        raise CorruptRemote(f"the blob {output.sha256} is not what its name says")
+
+
+class _Stored:
+    """A file from its beginning, as zstd wants to read it."""
+
+    __slots__ = ("_descriptor", "_position")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`, b"" at the end."""
+        piece = os.pread(self._descriptor, size, self._position)
+        self._position += len(piece)
+        return piece

@@ -1,0 +1,171 @@
+"""Connections that cannot hang: names resolved, sockets connected, TLS and proxies, all before one deadline."""
+
+import os
+import select
+import socket
+import time
+
+from neuron_store.store.errors import RemoteUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# Where distributions keep the authorities that they trust, for a Python that was built to look elsewhere.
+_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
+
+
+def connect(host: str, port: int, deadline: float, may_fork: bool) -> "socket.socket":  # noqa: FBT001
+    """Connect to the first address of `host` that answers in time. Raises OSError."""
+    addresses = _resolve(host, port, deadline, may_fork)
+    fault: OSError = OSError(f"{host} has no address")
+    for number, (family, address) in enumerate(addresses):
+        left = deadline - time.monotonic()
+        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            made.settimeout(max(0.001, left / (len(addresses) - number)))
+            made.connect(address)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            made.close()
+            fault = error
+            continue
+        return made
+    raise fault
+
+
+def _resolve(host: str, port: int, deadline: float, may_fork: bool) -> "list[tuple[int, tuple[str, int]]]":  # noqa: FBT001
+    """Return family and address of each place of `host`, in time: a resolver has no time limit, but can be killed."""
+    if host == "localhost" or not may_fork or _is_literal(host):
+        return _addresses(host, port)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _resolve_in_child(host, port, writer)
+    os.close(writer)
+    try:
+        answer = b""
+        while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not (piece := os.read(reader, 65536)):
+                break
+            answer += piece
+        else:
+            raise TimeoutError(f"{host} was not resolved in time")
+    finally:
+        os.close(reader)
+        _end_child(child)
+    lines = answer.decode().splitlines()
+    if lines[:1] != ["found"]:
+        raise OSError(f"{host} was not resolved: {' '.join(lines) or 'no answer'}")
+    return [(int(family), (address, port)) for family, _, address in (line.partition(" ") for line in lines[1:])]
+
+
+def _resolve_in_child(host: str, port: int, writer: int) -> None:
+    try:
+        lines = ["found", *(f"{int(family)} {address[0]}" for family, address in _addresses(host, port))]
+    except BaseException as error:  # noqa: BLE001 - nothing must get out of this process
+        lines = [str(error)]
+    try:
+        os.write(writer, "\n".join(lines).encode())
+    finally:
+        os._exit(0)
+
+
+def _end_child(child: int) -> None:
+    import signal
+
+    try:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except OSError:
+        pass
+
+
+def _is_literal(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _addresses(host: str, port: int) -> "list[tuple[int, tuple[str, int]]]":
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, (str(address[0]), port)) for family, _, _, _, address in found]
+
+
+def wrap_tls(plain: "socket.socket", host: str, environ: "Mapping[str, str]", deadline: float) -> "socket.socket":
+    """Shake hands as a client of `host`, whose certificate must hold. Raises OSError, and closes `plain` then."""
+    import ssl
+
+    authorities = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
+    context = ssl.create_default_context(cafile=authorities)
+    if not authorities and not _has_authorities(context):
+        for bundle in filter(os.path.isfile, _BUNDLES):
+            context.load_verify_locations(bundle)
+    plain.settimeout(max(0.001, deadline - time.monotonic()))
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _has_authorities(context: "object") -> bool:
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    return bool(context.cert_store_stats()["x509_ca"]) or bool(  # type: ignore[attr-defined]
+        paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
+    )
+
+
+def proxy_for(scheme: str, host: str, port: int, environ: "Mapping[str, str]") -> str:
+    """Return the proxy's URL, "" for none: `<scheme>_proxy`, `all_proxy`, `no_proxy`, in either case of letters."""
+    named = {name.lower(): value for name, value in environ.items() if name.lower().endswith("_proxy") and value}
+    proxy = named.get(f"{scheme}_proxy") or named.get("all_proxy") or ""
+    if not proxy:
+        return ""
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+    if proxy_bypass_environment(f"{host}:{port}", {"no": named.get("no_proxy", "")}):
+        return ""
+    return proxy if "://" in proxy else "http://" + proxy
+
+
+def proxy_headers(proxy: str) -> "dict[str, str]":
+    """Return the header by which a proxy whose URL names a user is told who we are."""
+    from urllib.parse import unquote, urlsplit
+
+    if not proxy or not (parts := urlsplit(proxy)).username:
+        return {}
+    import base64
+
+    credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()}
+
+
+def split_url(url: str) -> "tuple[str, str, int, str]":
+    """Return scheme, host, port and request target. Raises RemoteUnavailable for what is no HTTP address."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
+        host = (parts.hostname or "").encode("idna").decode()
+    except (ValueError, KeyError) as error:
+        raise RemoteUnavailable(f"not an address: {url[:200]!r}") from error
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not host or not target.isascii() or not target.isprintable() or " " in target:
+        raise RemoteUnavailable(f"not an address: {url[:200]!r}")
+    return parts.scheme, host, port, target
+
+
+def say(error: BaseException) -> str:
+    """Say an error in words that name no header."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)[:200] or type(error).__name__

@@ -1,0 +1,111 @@
+r"""What must not leave the host with a result: who and where it was made, absolute paths, tokens.
+
+What is replaced, in every text that is uploaded:
+
+    <path>     an absolute path: a slash that begins a word, and what follows it to the next blank, quote or bracket
+    <user>     the user's login name, as a whole word
+    <host>     the host's name, with or without its domain, as a whole word
+    <token>    access tokens of the Hub, AWS and the like, and the value of any variable named after a secret
+"""
+
+import os
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_INSIDE = r"(?:\\.|[^\s\"'`<>|;,()\[\]{}\\])"
+_PATH = re.compile(
+    # Not within a relative path, nor in a URL behind its host; but after a single-letter option (-I/usr/include).
+    r"(?:(?<![\w.~%/-])|(?<=[\s=,]-[A-Za-z])|(?<=^-[A-Za-z])|(?<=file://)|(?<![\w/])~[\w.-]*)/(?![\s/])" + _INSIDE + "+"
+)
+_TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}|gh[pousr]_[A-Za-z0-9]{16,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
+)
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|APIKEY|API_KEY|PRIVATE_KEY", re.IGNORECASE)
+_SHORTEST_SECRET = 6  # characters; a shorter value is no secret, and would be found everywhere
+
+
+class PrivateNames:
+    """The names of one host and user that are taken out of what is uploaded."""
+
+    def __init__(
+        self,
+        *,
+        users: "Iterable[str]" = (),
+        hosts: "Iterable[str]" = (),
+        folders: "Iterable[str]" = (),
+        secrets: "Iterable[str]" = (),
+    ) -> None:
+        """`folders` are absolute paths that are known to be someone's own, which may have blanks in them."""
+        self._secrets = _alternatives(secrets, _SHORTEST_SECRET, words=False)
+        self._folders = _alternatives((folder for folder in folders if folder.startswith("/")), 2, words=False)
+        self._users = _alternatives(users, 2, words=True)
+        self._hosts = _alternatives((name for host in hosts for name in (host, host.partition(".")[0])), 2, words=True)
+
+    @classmethod
+    def of_host(cls, environ: "Mapping[str, str]") -> "PrivateNames":
+        """Return the names of this host and of the user whose environment is `environ`."""
+        users = [environ[name] for name in ("USER", "LOGNAME", "SUDO_USER") if environ.get(name)]
+        folders = [environ[name] for name in ("HOME", "PWD", "TMPDIR") if environ.get(name)]
+        try:
+            import pwd
+
+            entry = pwd.getpwuid(os.getuid())
+            users.append(entry.pw_name)
+            folders.append(entry.pw_dir)
+        except (ImportError, KeyError):
+            pass  # a user without an entry, as in many containers
+        hosts = [os.uname().nodename, environ.get("HOSTNAME", "")]
+        secrets = [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+        return cls(users=users, hosts=hosts, folders=[folder for folder in folders if folder != "/"], secrets=secrets)
+
+    def and_folders(self, folders: "Iterable[str]") -> "PrivateNames":
+        """Return the same with more folders."""
+        more = PrivateNames()
+        more._secrets, more._users, more._hosts = self._secrets, self._users, self._hosts
+        known = [self._folders.pattern] if self._folders else []
+        new = _alternatives((folder for folder in folders if folder.startswith("/")), 2, words=False)
+        patterns = ([new.pattern] if new else []) + known
+        more._folders = re.compile("|".join(patterns)) if patterns else None
+        return more
+
+    def redact(self, text: str) -> str:
+        """Return `text` without anything private."""
+        for pattern, instead in (
+            (self._secrets, "<token>"),
+            (_TOKEN, "<token>"),
+            (self._folders, "<path>"),
+            (_PATH, "<path>"),
+            (self._hosts, "<host>"),
+            (self._users, "<user>"),
+        ):
+            if pattern is not None:
+                text = pattern.sub(instead, text)
+        # What followed a folder that was known is part of the same path.
+        return re.sub("<path>/" + _INSIDE + "*", "<path>", text)
+
+    def redact_bytes(self, data: bytes) -> bytes:
+        """Return captured text without anything private; bytes that are no UTF-8 stay as they are."""
+        text = data.decode("utf-8", "surrogateescape")
+        return self.redact(text).encode("utf-8", "surrogateescape")
+
+    def redact_field(self, component: str, field: str) -> str:
+        """Return one field of a key's component without anything private."""
+        if component == "environment":
+            name, equals, value = field.partition("=")
+            if not equals:  # `salt …`, which those who share it know
+                return field.partition(" ")[0] + " <salt>"
+            if _SECRET_NAME.search(name):
+                return name + "=<token>"
+            return f"{name}={self.redact(value)}"
+        return self.redact(field)
+
+
+def _alternatives(names: "Iterable[str]", shortest: int, *, words: bool) -> "re.Pattern[str] | None":
+    listed = sorted({name for name in names if len(name) >= shortest}, key=len, reverse=True)
+    if not listed:
+        return None
+    joined = "|".join(map(re.escape, listed))
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{joined})(?![A-Za-z0-9])" if words else joined)
