@@ -4,24 +4,20 @@ What comes is written to the store's tmp/ folder. It leaves it only if its store
 the record tells, and its content has those that name it; decompression ends at the size that the record tells.
 """
 
-import hashlib
 import os
 
-from neuron_store.hashing.native import load_extension
-from neuron_store.hashing.xxh3 import xxh3_128
 from neuron_store.store.direct import ENCODING_SUFFIX
 from neuron_store.store.errors import CorruptRemote
 from neuron_store.store.layout import discard
 from neuron_store.store.remotes.base import record_path, version_folder
 from neuron_store.store.remotes.records import LARGEST_RECORD, Record, StoredBlob, decode_record
+from neuron_store.store.remotes.stored_bytes import content_fault, measure_stored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from neuron_store.store.layout import Layout
     from neuron_store.store.remotes.base import Remote
 
-_PIECE = 1 << 20  # bytes
-_LARGEST_WINDOW = 128 << 20  # bytes that a decompressor may be made to hold; level 19 needs 8 MB
 _BLOB_MODE = 0o444
 
 
@@ -77,9 +73,7 @@ def _fetch_blob(remote: "Remote", layout: "Layout", blob: StoredBlob, folder: st
     descriptor, temporary = layout.open_temporary()
     try:
         remote.download(blob.remote_path(folder), blob.stored_size, descriptor)
-        _check_stored(blob, descriptor)
-        if output.encoding == "zst":
-            _check_content(blob, descriptor)
+        _check(blob, descriptor)
     except BaseException:
         os.close(descriptor)
         discard(temporary)
@@ -97,50 +91,10 @@ def _is_here(layout: "Layout", blob: StoredBlob) -> bool:
     return False
 
 
-def _check_stored(blob: StoredBlob, descriptor: int) -> None:
-    sha256, xxh3, size = hashlib.sha256(), xxh3_128(), 0
-    while piece := os.pread(descriptor, _PIECE, size):
-        sha256.update(piece)
-        xxh3.update(piece)
-        size += len(piece)
-    if size != blob.stored_size or sha256.hexdigest() != blob.stored_sha256:
+def _check(blob: StoredBlob, descriptor: int) -> None:
+    size, sha256 = measure_stored(descriptor)
+    if (size, sha256) != (blob.stored_size, blob.stored_sha256):
         raise CorruptRemote(f"the blob {blob.output.sha256} has other bytes than its record tells")
-    if blob.output.encoding == "raw" and xxh3.hexdigest() != blob.output.xxh3:
-        raise CorruptRemote(f"the blob {blob.output.sha256} has another XXH3 than its record tells")
-
-
-def _check_content(blob: StoredBlob, descriptor: int) -> None:
-    """Decompress in pieces, at most to the size that the record tells, and compare digests."""
-    zstd = load_extension("zstandard.backend_c")
-    output = blob.output
-    sha256, xxh3, size = hashlib.sha256(), xxh3_128(), 0
-    try:
-        if zstd.frame_content_size(os.pread(descriptor, 64, 0)) != output.size:
-            raise CorruptRemote(f"the blob {output.sha256} announces another size than its record")
-        decompressor = zstd.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        for piece in decompressor.read_to_iter(_Stored(descriptor), read_size=_PIECE >> 3, write_size=_PIECE):
-            size += len(piece)
-            if size > output.size:
-                break
-            sha256.update(piece)
-            xxh3.update(piece)
-    except (zstd.ZstdError, MemoryError, ValueError) as error:
-        raise CorruptRemote(f"the blob {output.sha256} cannot be decompressed: {error}") from error
-    if size != output.size or sha256.hexdigest() != output.sha256 or xxh3.hexdigest() != output.xxh3:
-        raise CorruptRemote(f"the blob {output.sha256} is not what its name says")
-
-
-class _Stored:
-    """A file from its beginning, as zstd wants to read it."""
-
-    __slots__ = ("_descriptor", "_position")
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, at most `size`, b"" at the end."""
-        piece = os.pread(self._descriptor, size, self._position)
-        self._position += len(piece)
-        return piece
+    fault = content_fault(blob.output, descriptor)
+    if fault:
+        raise CorruptRemote(fault)

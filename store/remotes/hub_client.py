@@ -38,8 +38,11 @@ def prepare(timeout: float) -> None:
     for name in _XET_TIMES:
         os.environ.setdefault(name, f"{max(1, round(timeout * 1000))}ms")
     if timeout != _timeout_in_force:
-        from huggingface_hub import set_client_factory
+        from huggingface_hub import constants, set_client_factory
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
+        if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # it was imported before us, and the user has said nothing
+            disable_progress_bars()
         set_client_factory(lambda: _make_client(timeout))
         _timeout_in_force = timeout
 

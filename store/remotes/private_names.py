@@ -11,6 +11,8 @@ What is replaced, in every text that is uploaded:
 import os
 import re
 
+from neuron_store.store.remotes.location import hub_token
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _INSIDE = r"(?:\\.|[^\s\"'`<>|;,()\[\]{}\\])"
 _PATH = re.compile(
     # Not within a relative path, nor in a URL behind its host; but after a single-letter option (-I/usr/include).
-    r"(?:(?<![\w.~%/-])|(?<=[\s=,]-[A-Za-z])|(?<=^-[A-Za-z])|(?<=file://)|(?<![\w/])~[\w.-]*)/(?![\s/])" + _INSIDE + "+"
+    r"(?:(?<![\w.~%/-])|(?<=[\s=,]-[A-Za-z])|(?<=^-[A-Za-z])|(?<=://)|(?<![\w/])~[\w.-]*)/(?![\s/])" + _INSIDE + "+"
 )
 _TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}|gh[pousr]_[A-Za-z0-9]{16,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
@@ -39,8 +41,9 @@ class PrivateNames:
         secrets: "Iterable[str]" = (),
     ) -> None:
         """`folders` are absolute paths that are known to be someone's own, which may have blanks in them."""
+        self._known = tuple(folders)
         self._secrets = _alternatives(secrets, _SHORTEST_SECRET, words=False)
-        self._folders = _alternatives((folder for folder in folders if folder.startswith("/")), 2, words=False)
+        self._folders = _below(self._known)
         self._users = _alternatives(users, 2, words=True)
         self._hosts = _alternatives((name for host in hosts for name in (host, host.partition(".")[0])), 2, words=True)
 
@@ -59,16 +62,14 @@ class PrivateNames:
             pass  # a user without an entry, as in many containers
         hosts = [os.uname().nodename, environ.get("HOSTNAME", "")]
         secrets = [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+        secrets.append(hub_token(environ))
         return cls(users=users, hosts=hosts, folders=[folder for folder in folders if folder != "/"], secrets=secrets)
 
     def and_folders(self, folders: "Iterable[str]") -> "PrivateNames":
         """Return the same with more folders."""
         more = PrivateNames()
         more._secrets, more._users, more._hosts = self._secrets, self._users, self._hosts
-        known = [self._folders.pattern] if self._folders else []
-        new = _alternatives((folder for folder in folders if folder.startswith("/")), 2, words=False)
-        patterns = ([new.pattern] if new else []) + known
-        more._folders = re.compile("|".join(patterns)) if patterns else None
+        more._folders = _below((*self._known, *folders))
         return more
 
     def redact(self, text: str) -> str:
@@ -83,8 +84,7 @@ class PrivateNames:
         ):
             if pattern is not None:
                 text = pattern.sub(instead, text)
-        # What followed a folder that was known is part of the same path.
-        return re.sub("<path>/" + _INSIDE + "*", "<path>", text)
+        return text
 
     def redact_bytes(self, data: bytes) -> bytes:
         """Return captured text without anything private; bytes that are no UTF-8 stay as they are."""
@@ -109,3 +109,11 @@ def _alternatives(names: "Iterable[str]", shortest: int, *, words: bool) -> "re.
         return None
     joined = "|".join(map(re.escape, listed))
     return re.compile(rf"(?<![A-Za-z0-9])(?:{joined})(?![A-Za-z0-9])" if words else joined)
+
+
+def _below(folders: "Iterable[str]") -> "re.Pattern[str] | None":
+    """Return what finds each folder, with what lies below it."""
+    listed = sorted({folder.rstrip("/") for folder in folders if folder.startswith("/")} - {""}, key=len, reverse=True)
+    if not listed:
+        return None
+    return re.compile(rf"(?:{'|'.join(map(re.escape, listed))})(?:/{_INSIDE}*|(?![\w.-]))")

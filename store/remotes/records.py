@@ -25,13 +25,15 @@ import hashlib
 import json
 import os
 
+from neuron_store.hashing.inputs import open_regular
 from neuron_store.hashing.native import load_extension
 from neuron_store.hashing.xxh3 import xxh3_hex
-from neuron_store.store.blobs import read_blob
+from neuron_store.store.blobs import MissingBlob, read_blob
 from neuron_store.store.direct import ENCODING_SUFFIX, INLINE_LIMIT, ROLES, Output, require_sense
 from neuron_store.store.errors import CorruptEntry, CorruptRemote, NeuronStoreError
 from neuron_store.store.layout import BLOB_LENGTH, is_hex
 from neuron_store.store.remotes.base import Addition, record_path, remote_blob_path, version_folder
+from neuron_store.store.remotes.stored_bytes import content_fault, measure_stored
 from neuron_store.store.results import Result, checked_component
 
 TYPE_CHECKING = False
@@ -48,7 +50,6 @@ _LARGEST_TEXT = 4 << 20  # bytes; longer text of a compile stays at home
 _BINARY_ROLES = ("neff", "wrapped_neff")
 _LONGEST_NAME = 300  # characters
 _MOST_FIELDS = 10_000
-_PIECE = 1 << 20  # bytes
 
 
 class NotUploadable(NeuronStoreError):  # noqa: N818 - an answer, not an error
@@ -278,9 +279,7 @@ class _Maker:
 
     def _stored(self, output: Output, kind: str = "", name: str = "") -> StoredBlob:
         source = self.layout.blob_path(output.sha256, ENCODING_SUFFIX[output.encoding])
-        size, sha256 = _measure(source)
-        if output.encoding == "raw" and (size, sha256) != (output.size, output.sha256):
-            raise CorruptEntry(f"the blob {output.sha256} is not what was stored", source)
+        size, sha256 = _measure_whole(output, source)
         blob = StoredBlob(output, sha256, size, kind, name)
         path = blob.remote_path(self.folder)
         self.additions[path] = Addition(path, source=source, size=size)
@@ -292,23 +291,19 @@ class _Maker:
         return self._stored(output, file["kind"], self.names.redact(file["name"])[:_LONGEST_NAME])
 
 
-def _measure(path: str) -> "tuple[int, str]":
-    """Return size and SHA-256 of a stored blob. Raises CorruptEntry if it is gone."""
-    from neuron_store.hashing.inputs import open_regular
-    from neuron_store.store.blobs import MissingBlob
-
+def _measure_whole(output: Output, path: str) -> "tuple[int, str]":
+    """Return size and SHA-256 of a stored blob. Raises CorruptEntry if it is gone, or not what it must be."""
     try:
         descriptor = open_regular(path)
     except FileNotFoundError as error:
         raise MissingBlob(f"the blob {path} is gone") from error
-    digest, size = hashlib.sha256(), 0
     try:
-        while piece := os.read(descriptor, _PIECE):
-            digest.update(piece)
-            size += len(piece)
+        fault = content_fault(output, descriptor)
+        if fault:
+            raise CorruptEntry(fault, path)
+        return measure_stored(descriptor)
     finally:
         os.close(descriptor)
-    return size, digest.hexdigest()
 
 
 # -- in ------------------------------------------------------------------------------------------------------------
