@@ -1,0 +1,164 @@
+"""What one remote lacks, and when it may be asked to take it."""
+
+import os
+import random
+import time
+
+from neuron_store.store.queue import Queued, queued, recover
+from neuron_store.store.remotes.state import RemoteState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from neuron_store.store.layout import Layout
+    from neuron_store.store.remotes.base import Remote
+
+_HOUR = 3600.0  # seconds
+_LONGEST_WAIT = 900.0  # seconds between attempts
+_LONGEST_OBEYED = 3600.0  # seconds that a remote may ask us to wait
+_RESCAN = 30.0  # seconds after which the queue is read though its folder looks the same
+_CLOCK_TICK = 1.0  # seconds; what changes a folder within a tick of its file system's clock may not show in its mtime
+
+
+class UploadPolicy:
+    """When, how often and how much is uploaded.
+
+    Attributes:
+        quiet: seconds without a new result after which a batch is due.
+        max_age: seconds after which a queued result is due though others keep coming.
+        commits_per_hour: to one remote, at most.
+        retry: seconds before a failed batch is tried again, doubled each time.
+        with_inputs: whether the inputs that are kept with a result are uploaded with it.
+        hurry: whether all that is queued is due at once.
+        most_results, most_bytes: of a batch; as many results make one due.
+        attempts: failures in a row after which a foreground upload gives a remote up.
+        poll: seconds between looks at the queue.
+    """
+
+    __slots__ = (
+        "attempts",
+        "commits_per_hour",
+        "hurry",
+        "max_age",
+        "most_bytes",
+        "most_results",
+        "poll",
+        "quiet",
+        "retry",
+        "with_inputs",
+    )
+
+    def __init__(
+        self,
+        *,
+        quiet: float = 10.0,
+        max_age: float = 120.0,
+        commits_per_hour: int = 30,
+        retry: float = 5.0,
+        with_inputs: bool = False,
+        hurry: bool = False,
+        most_results: int = 100,
+        most_bytes: int = 2 << 30,
+        attempts: int = 5,
+        poll: float = 0.2,
+    ) -> None:
+        self.quiet = quiet
+        self.max_age = max_age
+        self.commits_per_hour = commits_per_hour
+        self.retry = retry
+        self.with_inputs = with_inputs
+        self.hurry = hurry
+        self.most_results = most_results
+        self.most_bytes = most_bytes
+        self.attempts = attempts
+        self.poll = poll
+
+
+class UploadLine:
+    """The queue of one remote.
+
+    Attributes:
+        remote: whose queue it is.
+        state: what this host remembers of it.
+        pending: what it lacks, as of the last `refresh`, the oldest first.
+        failures: attempts that failed since one succeeded.
+        last_error: of these, in words.
+    """
+
+    def __init__(self, layout: "Layout", remote: "Remote", policy: UploadPolicy) -> None:
+        self.remote = remote
+        self.state = RemoteState(layout, remote.identity, remote.url)
+        self.pending: list[Queued] = []
+        self.failures = 0
+        self.last_error = ""
+        self._layout = layout
+        self._policy = policy
+        self._not_before = 0.0
+        self._seen: int | None = None
+        self._scanned = 0.0
+
+    def recover(self) -> None:
+        """Mend what a killed uploader left."""
+        recover(self._layout, self.remote.identity)
+
+    def refresh(self) -> None:
+        """Look at the queue again, if it has changed. Raises OSError."""
+        try:
+            changed = os.stat(self._layout.queue_path(self.remote.identity)).st_mtime_ns
+        except FileNotFoundError:
+            self.pending, self._seen = [], None
+            return
+        if changed != self._seen or time.monotonic() - self._scanned > _RESCAN:
+            self._scanned = time.monotonic()
+            settled = abs(time.time() - changed / 1e9) > _CLOCK_TICK
+            self.pending = queued(self._layout, self.remote.identity)
+            self._seen = changed if settled else None
+
+    def refusal(self) -> str:
+        """Return why the remote takes nothing from who we are now, "" if it may."""
+        return self.state.refused(self.remote.credential)
+
+    def is_due(self, *, hurried: bool) -> bool:
+        """Tell whether it is time to upload what is pending."""
+        if not self.pending:
+            return False
+        policy = self._policy
+        if hurried or policy.hurry or len(self.pending) >= policy.most_results:
+            return True
+        now = time.time()
+        # A clock that was set back must not make anyone wait for the time that was.
+        return abs(now - self.pending[-1].at) >= policy.quiet or abs(now - self.pending[0].at) >= policy.max_age
+
+    def wait_after_failure(self) -> float:
+        """Return the seconds until the next attempt."""
+        return max(0.0, self._not_before - time.monotonic())
+
+    def wait_for_budget(self) -> float:
+        """Return the seconds until the next commit is allowed."""
+        commits = self.state.commits_in_hour()
+        if self.remote.kind != "hf" or len(commits) < self._policy.commits_per_hour:
+            return 0.0
+        return max(0.0, commits[-self._policy.commits_per_hour] + _HOUR - time.time())
+
+    def note_success(self) -> None:
+        """An attempt succeeded."""
+        self.failures = 0
+        self.last_error = ""
+        self._not_before = 0.0
+        self.state.forget_refusal()
+
+    def note_failure(self, error: Exception) -> None:
+        """An attempt failed: the next one has to wait, at random up to twice as long as the last, so that hosts spread."""
+        longest = min(_LONGEST_WAIT, self._policy.retry * 2.0 ** min(self.failures, 60))
+        wait = random.uniform(0.0, longest)  # noqa: S311 - jitter
+        asked = getattr(error, "retry_after", None)
+        if isinstance(asked, int | float):
+            wait = max(wait, min(float(asked), _LONGEST_OBEYED))
+        self._not_before = time.monotonic() + wait
+        self.failures += 1
+        self.last_error = str(error) or type(error).__name__
+        self.state.note_error(error)
+
+    def forget_failures(self) -> None:
+        """Begin anew: a person asks for it."""
+        self.failures = 0
+        self._not_before = 0.0
