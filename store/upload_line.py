@@ -135,7 +135,7 @@ class UploadLine:
     def wait_for_budget(self) -> float:
         """Return the seconds until the next commit is allowed."""
         commits = self.state.commits_in_hour()
-        if self.remote.kind != "hf" or len(commits) < self._policy.commits_per_hour:
+        if not self.remote.counts_commits or len(commits) < self._policy.commits_per_hour:
             return 0.0
         return max(0.0, commits[-self._policy.commits_per_hour] + _HOUR - time.time())
 

@@ -93,9 +93,12 @@ class Remote(ABC):
         url: as the setting has it, without the mode.
         writable: whether the settings let us write to it.
         identity: 16 hex digits that name this remote in the local store.
+        kind: the scheme of its URL.
+        counts_commits: whether only so many additions are allowed in an hour, however large each is.
     """
 
     kind = ""
+    counts_commits = True
 
     def __init__(self, url: str, *, writable: bool) -> None:
         self.url = url

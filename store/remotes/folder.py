@@ -26,6 +26,7 @@ class FolderRemote(Remote):
     """A shared folder. It must exist: a mount that is missing must not become a folder on the local disk."""
 
     kind = "file"
+    counts_commits = False
 
     def __init__(self, folder: str, *, writable: bool) -> None:
         super().__init__("file://" + folder, writable=writable)
