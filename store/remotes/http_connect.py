@@ -63,6 +63,7 @@ def _resolve(host: str, port: int, deadline: float, may_fork: bool) -> "list[tup
 
 def _resolve_in_child(host: str, port: int, writer: int) -> None:
     try:
+        _close_all_but(writer)
         lines = ["found", *(f"{int(family)} {address[0]}" for family, address in _addresses(host, port))]
     except BaseException as error:  # noqa: BLE001 - nothing must get out of this process
         lines = [str(error)]
@@ -70,6 +71,16 @@ def _resolve_in_child(host: str, port: int, writer: int) -> None:
         os.write(writer, "\n".join(lines).encode())
     finally:
         os._exit(0)
+
+
+def _close_all_but(kept: int) -> None:
+    """Let go of locks and pipes: should our parent be killed, nobody must wait for us to give them back."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # that of the listing itself
 
 
 def _end_child(child: int) -> None:
