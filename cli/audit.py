@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuron_store.cli.context import settings
 from neuron_store.hashing.command_line import FILE_PLACE, INPUT_PLACE
 from neuron_store.hashing.environment import KEY_VARIABLES
+from neuron_store.hashing.keys import Component
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.canonical import make_canonical
 from neuron_store.shim.deliver import WRAPPED_NEFF
@@ -125,10 +127,16 @@ class _Audit:
         """Write the kept inputs and return the compiler's arguments, all below this audit's folder."""
         files: list[dict[str, Any]] = self.result.input.get("files") or []
         if not files:
-            raise _CannotAuditError("its inputs were not kept (see the setting keep_inputs_bytes)")
+            raise _CannotAuditError(
+                f"it came from {self._origin}, without its inputs (see the setting upload_inputs, for where it was made)"
+                if self._origin
+                else "its inputs were not kept (see the setting keep_inputs_bytes)"
+            )
         model = self.folder / "model"
         model.mkdir()
         options = self.result.component("flags")
+        if self._origin:
+            _require_no_paths([*options, *self.result.component("environment")])
         for number, file in enumerate(files):
             kind, name = file["kind"], file["name"]
             if kind in ("graph", "other"):
@@ -138,7 +146,9 @@ class _Audit:
             else:
                 options = self._restore_option(file, number, options)
         is_directory = any(file["kind"] == "other" for file in files)
-        graph = next(file["name"] for file in files if file["kind"] == "graph")
+        graph = next((file["name"] for file in files if file["kind"] == "graph"), None)
+        if graph is None:
+            raise _CannotAuditError("its graph is not among the inputs that are kept")
         path = str(model if is_directory else model / graph)
         words = [path if option == INPUT_PLACE else option for option in options]
         # Before the options, so that no option with several words takes it for one of them.
@@ -173,9 +183,12 @@ class _Audit:
 
     def _environment(self) -> dict[str, str]:
         known = {os.fsdecode(name) for name in KEY_VARIABLES}
+        allowed = known | set(settings().key_env.replace(",", " ").split())
         environ = {name: value for name, value in os.environ.items() if name not in known}
         for field in self.result.component("environment"):
             name, equals, value = field.partition("=")
+            if equals and name not in allowed:
+                raise _CannotAuditError(f"its key has the variable {name}, which key_env does not name here")
             if equals:
                 environ[name] = value
         return environ
@@ -191,12 +204,16 @@ class _Audit:
         mine = {component.name: component.digest() for component in made.components}
         theirs = {component["name"]: component["digest"] for component in self.result.components}
         different = [name for name in theirs if mine.get(name) != theirs[name]]
+        if self._origin:  # what a digest says of itself is not believed
+            different += [part.name for part in made.components if _fields(part) != self.result.component(part.name)]
         if "compiler" in different:
             recorded = " ".join(self.result.component("compiler"))
             raise _CannotAuditError(f"it was compiled by {recorded}; here is {shim.identity.name}")
         # Option files whose path counts, and weights, are told by side_inputs.
         if different:
-            raise _CannotAuditError(f"its inputs cannot be restored here ({', '.join(different)} would differ)")
+            raise _CannotAuditError(
+                f"its inputs cannot be restored here ({', '.join(dict.fromkeys(different))} would differ)"
+            )
         return shim.compiler
 
     def _compile(self, compiler: str, arguments: list[str], environ: dict[str, str]) -> Path:
@@ -213,7 +230,14 @@ class _Audit:
             raise _CannotAuditError(f"the compiler failed with exit code {done.returncode}: {' '.join(said[-1:])}")
         return self._output
 
+    @property
+    def _origin(self) -> str:
+        """The remote that the result was fetched from, "" if it was made here."""
+        return str(self.result.provenance.get("origin", ""))
+
     def _write_input(self, file: dict[str, Any], path: Path) -> None:
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise _CannotAuditError(f"an input's name leads elsewhere: {file['name']!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write(Output("neff", file["sha256"], file["xxh3"], file["size"], file["encoding"], None), path)
 
@@ -221,6 +245,17 @@ class _Audit:
         with open(path, "wb") as file:
             write_blob(self.layout, output, file.fileno())
         return path
+
+
+def _require_no_paths(texts: list[str]) -> None:
+    """Refuse options and variables of others that name files: the compiler would read, or write, ours."""
+    for text in texts:
+        if "/" in text or ".." in text:
+            raise _CannotAuditError(f"it was made elsewhere, and {text!r} names a path")
+
+
+def _fields(component: Component) -> list[str]:
+    return [field.decode("utf-8", "backslashreplace") for field in component.fields]
 
 
 @contextmanager

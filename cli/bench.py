@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from neuron_store.cli import presentation
@@ -87,7 +86,7 @@ def _measure(harness: "Harness", models: list[Path], rounds: int, compiler: "Com
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with presentation.progress(*columns) as progress:
         task = progress.add_task("", total=len(models) * (1 + rounds * len(CALLERS)))
         for done, model in enumerate(models, 1):
 

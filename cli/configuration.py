@@ -19,6 +19,7 @@ from neuron_store.shim.settings import (
     read_config,
 )
 from neuron_store.store.errors import ConfigurationError
+from neuron_store.store.remotes.location import NO_REMOTE, list_locations, read_location
 
 _config = typer.Typer(help="Show every setting, its value and where it came from; set one.")
 
@@ -50,7 +51,7 @@ def config(
         table.add_row(name, _shown(row["value"]) or "-", source, SETTINGS[name][2])
     presentation.print_table(table)
     presentation.write(f"\nconfig.toml is {path}" + ("" if os.path.exists(path) else ", which does not exist") + "\n")
-    for warning in _unknown_names():
+    for warning in [*_unknown_names(), *list_locations(settings.remotes, os.environ)[1]]:
         presentation.remark(warning)
 
 
@@ -58,6 +59,8 @@ def _shown(value: object) -> str:
     """Return a value as config.toml has it, but for a string's quotes."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(value)
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -79,13 +82,17 @@ def set_value(
 ) -> None:
     """Write a setting to the configuration file."""
     parsed = parse_setting(name, value) if value else None
+    if name == "remotes" and isinstance(parsed, tuple):
+        for word in parsed:
+            if word != NO_REMOTE:
+                read_location(word)
     path = Path(os.path.realpath(config_path(os.environ)))  # a link to elsewhere stays a link
     try:
         document = tomlkit.parse(path.read_text()) if path.exists() else tomlkit.document()
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.ParseError) as error:
         raise ConfigurationError(f"{path} cannot be read ({error}); mend it or remove it") from error
     if parsed is not None:
-        document[name] = parsed
+        document[name] = list(parsed) if isinstance(parsed, tuple) else parsed
     elif name in SETTINGS or name in document:
         document.pop(name, None)
     else:

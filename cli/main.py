@@ -12,8 +12,12 @@ from neuron_store.cli import (
     configuration,
     environment,
     explain,
+    hub_repos,
     keys,
     presentation,
+    pull,
+    push,
+    remote_status,
     results,
     runs,
     statistics,
@@ -30,7 +34,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (environment, runs, statistics, results, configuration, keys, explain, verify, bench):
+for module in (
+    environment,
+    runs,
+    statistics,
+    results,
+    configuration,
+    keys,
+    explain,
+    verify,
+    hub_repos,
+    push,
+    pull,
+    remote_status,
+    bench,
+):
     module.register(app)
 
 

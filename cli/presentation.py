@@ -9,6 +9,7 @@ import time
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from neuron_store.store.errors import ConfigurationError
@@ -28,6 +29,12 @@ def print_table(table: Table) -> None:
     with console.capture() as captured:
         console.print(table)
     write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Return a progress display on stderr that vanishes when it ends; nothing at all where no terminal is."""
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def write(text: str) -> None:
@@ -57,6 +64,11 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON
     """Write a JSON document to stdout."""
     ascii_only = (sys.stdout.encoding or "").lower() != "utf-8"
     write(json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n")
+
+
+def printable(text: str) -> str:
+    """Return text from elsewhere with what would move a terminal's cursor, or hide something, made visible."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def size(count: float) -> str:

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS
+from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
 from neuron_store.shim.settings import PREFIX, SETTINGS
 
 _HOST_DEFAULTS = {
@@ -20,6 +20,7 @@ _GROUPS = {
     ERROR: ("Errors", "Something of ours was at fault."),
     INCIDENT: ("Incidents", "Counted besides the outcome."),
     AUDIT: ("Audits", "What came of compiling a stored result again (`neuron-store verify --recompile`)."),
+    UPLOAD: ("Uploads", "What came of sending a result to a remote, once for each remote."),
 }
 
 
@@ -41,7 +42,7 @@ def reference() -> str:
     ]
     for name, (_, default, meaning) in SETTINGS.items():
         shown = _HOST_DEFAULTS.get(name) or _default(default)
-        lines.append(f"| `{name}` | `{PREFIX}{name.upper()}` | {shown} | {meaning} |")
+        lines.append(f"| `{name}` | `{PREFIX}{name.upper()}` | {shown} | {_cell(meaning)} |")
     lines += ["", "## Counters", "", "Every invocation of the shim ends in exactly one of the first four groups."]
     for group, (title, meaning) in _GROUPS.items():
         lines += ["", f"### {title}", "", meaning, "", "| counter | meaning |", "|---|---|"]
@@ -52,7 +53,13 @@ def reference() -> str:
 def _default(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return " ".join(f"`{_cell(word)}`" for word in value) or "-"
     return "-" if value == "" else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

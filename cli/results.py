@@ -1,4 +1,4 @@
-"""`neuron-store list` and `show`: what the local store holds."""
+"""`neuron-store list` and `show`: what the local store, or a remote, holds."""
 
 import collections
 import datetime
@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import events_of, readable_store
+from neuron_store.cli.as_uploaded import show_as_uploaded
+from neuron_store.cli.context import events_of, local_store, readable_store, settings
+from neuron_store.cli.remote_listing import Filters, chosen_remote, list_rows, list_versions
 from neuron_store.cli.statistics import group_of
 from neuron_store.shim.counters import HIT
 from neuron_store.store.errors import CorruptEntry, NotFound
@@ -54,19 +56,29 @@ def register(app: typer.Typer) -> None:
 
 
 def list_results(
-    module: Annotated[str, typer.Option("--module", "-m", help="Only modules whose name has this in it.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="REMOTE", help="A remote: org/name, hf://… or file:///…; else the local store.")
+    ] = "",
+    module: Annotated[
+        str, typer.Option("--module", "--model", "-m", help="Only modules whose name has this in it.")
+    ] = "",
     compiler: Annotated[
-        str, typer.Option("--compiler", "-c", help="Only results of compilers whose version starts so.")
+        str,
+        typer.Option("--compiler", "--version", "-c", "-v", help="Only results of compilers whose version starts so."),
     ] = "",
     since: Annotated[str, typer.Option(help="Only results made since: 1h, 2d, or a date.")] = "",
     min_seconds: Annotated[float, typer.Option(help="Only results that took at least so long to compile.")] = 0.0,
     sort: Annotated[Order, typer.Option(help="What comes first.")] = Order.AGE,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")] = 0,
+    remote: Annotated[bool, typer.Option("--remote", help="List the first of the configured remotes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the results in the local store."""
-    layout = readable_store()
+    """List the results in the local store; or a remote's compiler versions, and with -c or -m its results."""
     begun = presentation.moment(since) if since else 0.0
+    if name or remote:
+        _list_remote(name, Filters(module, compiler, begun, min_seconds, limit, sort.value), as_json=as_json)
+        return
+    layout = readable_store()
     held, unreadable = _rows(layout)
     rows = [
         row
@@ -91,6 +103,15 @@ def list_results(
     if unreadable:
         damaged = presentation.plural(unreadable, "damaged record")
         presentation.remark(f"left out {damaged}; the next compile of the same replaces it")
+
+
+def _list_remote(name: str, filters: Filters, *, as_json: bool) -> None:
+    chosen = settings()
+    opened = chosen_remote(chosen, local_store(), name)
+    if filters.module or filters.compiler or filters.begun or filters.min_seconds:
+        list_rows(opened, chosen, filters, as_json=as_json)
+    else:
+        list_versions(opened, as_json=as_json)
 
 
 def _rank(row: Row, order: Order) -> float:
@@ -152,13 +173,16 @@ def _table(rows: list[Row]) -> Table:
             presentation.age(row.created),
             presentation.number(row.hits),
             row.compiler.partition("+")[0],
-            row.module,
+            presentation.printable(row.module),
         )
     return table
 
 
 def show(
     key: Annotated[str, typer.Argument(help="The key, or its first digits.")],
+    as_uploaded: Annotated[
+        bool, typer.Option("--as-uploaded", help="Print exactly the record that a remote would get.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show all that is recorded of one result."""
@@ -171,6 +195,9 @@ def show(
         raise CorruptEntry(f"{path}: {error}; the next compile of the same replaces it") from error
     if result is None:
         raise NotFound(f"the result {found} has just gone from {layout.root}")
+    if as_uploaded:
+        show_as_uploaded(layout, settings(), result, as_json=as_json)
+        return
     blobs = _blobs(layout, result)
     if as_json:
         presentation.print_json({**result.as_dict(), "blobs": blobs})
@@ -182,7 +209,7 @@ def show(
         table.add_row(Text(title, style="bold"), text)
     table.add_row(Text("inputs", style="bold"), "(what the key is made of)")
     for component in result.components:
-        made_of = "\n".join(component["fields"]) or "(nothing)"
+        made_of = "\n".join(map(presentation.printable, component["fields"])) or "(nothing)"
         table.add_row(f"  {component['name']}", f"{component['digest']}\n{made_of}")
     table.add_row(Text("outputs", style="bold"), "")
     for role, output in result.outputs.items():
@@ -197,15 +224,26 @@ def show(
 def _facts(result: Result) -> list[tuple[str, str]]:
     made = result.provenance
     created = datetime.datetime.fromtimestamp(made.get("created", 0), datetime.timezone.utc)
+    version = str(made.get("compiler_version") or "unknown version")
+    if "origin" in made:
+        where = [("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, elsewhere"), ("from", str(made["origin"]))]
+        return [*_what(result), *where, ("compiler", presentation.printable(version))]
     return [
-        ("key", result.key),
-        ("module", f"{result.input.get('name')} ({presentation.size(result.input.get('size', 0))})"),
-        ("input sha256", f"{result.input.get('sha256')} ({result.input.get('mode')})"),
-        ("compile", presentation.duration(result.seconds)),
+        *_what(result),
         ("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, on {made.get('host')}, by user {made.get('user')}"),
-        ("compiler", f"{made.get('compiler_version') or 'unknown version'} ({made.get('compiler')})"),
+        ("compiler", f"{version} ({made.get('compiler')})"),
         ("command", shlex.join(made.get("command", []))),
         ("directory", str(made.get("directory", ""))),
+    ]
+
+
+def _what(result: Result) -> list[tuple[str, str]]:
+    name = presentation.printable(str(result.input.get("name")))
+    return [
+        ("key", result.key),
+        ("module", f"{name} ({presentation.size(result.input.get('size', 0))})"),
+        ("input sha256", f"{result.input.get('sha256')} ({result.input.get('mode')})"),
+        ("compile", presentation.duration(result.seconds)),
     ]
 
 

@@ -30,13 +30,18 @@ def register(app: typer.Typer) -> None:
 def run(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command and its arguments.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary at the end.")] = False,
+    push: Annotated[bool, typer.Option("--push/--no-push", help="At the end, wait for results to be uploaded.")] = True,
+    push_timeout: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Wait no longer; the upload goes on in the background.")
+    ] = 60.0,
 ) -> None:
     """Run a command with the shim first on PATH; at the end say on stderr what was served and what compiled."""
     begun = time.time()
     environ, run_id = shimmed_environment(dict(os.environ))
     code = _run(command, environ)
+    pushed = _push(push_timeout) if push else ""
     if not quiet:
-        _say_summary(run_id, begun)
+        _say_summary(run_id, begun, pushed)
     die_like(code)
     raise typer.Exit(code)
 
@@ -76,10 +81,23 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
     return process.wait()
 
 
-def _say_summary(run_id: str, begun: float) -> None:
+def _push(timeout: float) -> str:
+    """Wait for the upload; return what to say of it. Never raises: the command's own end is what counts."""
+    try:
+        chosen = settings()
+        if not chosen.upload:
+            return ""
+        from neuron_store.cli.last_push import push_queued
+
+        return push_queued(local_store(), chosen, timeout)
+    except (NeuronStoreError, OSError) as error:
+        return f"nothing was pushed: {error}"
+
+
+def _say_summary(run_id: str, begun: float, pushed: str) -> None:
     """Print the summary. Never raises: the command's own end is what the caller wants to know."""
     try:
-        remark(_summary(run_id, begun))
+        remark("; ".join(filter(None, (_summary(run_id, begun), pushed))))
     except (NeuronStoreError, OSError) as error:
         remark(f"no summary: {error}")
 

@@ -1,6 +1,7 @@
 """`neuron-store stats`: every counter by name, and the compile time that hits saved."""
 
 import collections
+import os
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -9,9 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import events_of, local_store, store_fault
+from neuron_store.cli.context import events_of, local_store, settings, store_fault
+from neuron_store.cli.remotes import open_location
 from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
 from neuron_store.store.events import Event
+from neuron_store.store.layout import Layout
+from neuron_store.store.queue import oldest, queue_length
+from neuron_store.store.remotes.location import list_locations
 from neuron_store.store.usage import measure_usage
 
 _GROUP_TITLES = {
@@ -118,9 +123,10 @@ def stats(
     begun = presentation.moment(since) if since else 0.0
     totals = Totals(events_of(layout, begun))
     usage = measure_usage(layout)
+    queues = waiting_queues(layout)
     if as_json:
         store = {"dir": layout.root, "results": usage.results, "blobs": usage.blobs, "bytes": usage.bytes}
-        presentation.print_json({"store": store, "since": begun or None, **totals.as_dict()})
+        presentation.print_json({"store": store, "since": begun or None, **totals.as_dict(), "queues": queues})
         return
     _print_table(totals, every=every)
     asked = totals.hits + totals.misses
@@ -141,6 +147,37 @@ def stats(
     fault = store_fault(layout)
     if fault:
         presentation.remark(fault)
+    _remark_queues(queues)
+
+
+def waiting_queues(layout: Layout) -> list[dict[str, Any]]:
+    """Return for each writable remote how many results wait for it, since when, and why it refuses us, if it does."""
+    chosen = settings()
+    queues = []
+    for location in list_locations(chosen.remotes, os.environ)[0]:
+        if not location.writable:
+            continue
+        _, remote, state = open_location(location, layout, chosen)
+        queues.append(
+            {
+                "url": remote.url,
+                "queued": queue_length(layout, remote.identity),
+                "oldest": oldest(layout, remote.identity),
+                "refused": state.refused(remote.credential),
+            }
+        )
+    return queues
+
+
+def _remark_queues(queues: list[dict[str, Any]]) -> None:
+    for queue in queues:
+        waiting = presentation.plural(queue["queued"], "result is", "results are") + f" queued for {queue['url']}"
+        since = f", the oldest for {presentation.age(queue['oldest'])}" if queue["oldest"] else ""
+        if queue["refused"]:
+            held = f"; {waiting}{since}" if queue["queued"] else ""
+            presentation.remark(f"{queue['url']} takes no results from us: {queue['refused']}{held}")
+        elif queue["queued"]:
+            presentation.remark(f"{waiting}{since}")
 
 
 def _print_table(totals: Totals, *, every: bool) -> None:

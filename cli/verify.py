@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from neuron_store.cli import presentation
@@ -106,7 +105,7 @@ def _audit_all(layout: Layout, results: list[Result]) -> list[Verdict]:
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return presentation.progress(*columns)
 
 
 def _print(layout: Layout, total: int, damaged: dict[str, str], verdicts: list[Verdict]) -> None:

@@ -512,8 +512,8 @@ def test_config_set_says_what_it_did(host, ns):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_config_set_to_nothing_takes_a_setting_out_of_the_file(host, ns, name):
     config = host.home / ".config/neuron-store/config.toml"
-    kind = SETTINGS[name][0]
-    ns("config", "set", name, {"path": "/x", "integer": "5", "number": "5", "boolean": "true", "word": "exact"}[kind])
+    of_kind = {"path": "/x", "integer": "5", "number": "5", "boolean": "true", "word": "exact", "list": "file:///x"}
+    ns("config", "set", name, {"xet": "off"}.get(name, of_kind[SETTINGS[name][0]]))
     assert config.read_text().startswith(f"{name} = ")
     assert ns("config", "set", name, "").stdout == f"{name} is not set in {config}\n"
     assert config.read_text() == ""

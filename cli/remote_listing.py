@@ -1,0 +1,238 @@
+"""`neuron-store list NAME`: what a remote holds, by compiler version, or result by result."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from neuron_store.cli import presentation
+from neuron_store.cli.fetching import DEFAULT_THREADS, shared_options
+from neuron_store.cli.finding import listed_keys
+from neuron_store.cli.remotes import (
+    LISTING_PATIENCE,
+    Opened,
+    configured_locations,
+    in_threads,
+    named_location,
+    open_location,
+    require_online,
+    why_no_remote,
+)
+from neuron_store.shim.settings import Settings
+from neuron_store.store.errors import ConfigurationError, CorruptRemote, NotFound, RemoteError
+from neuron_store.store.layout import Layout
+from neuron_store.store.remotes.base import BLOBS, Remote, is_name_of_ours, version_folder, versions_of
+from neuron_store.store.remotes.fetch import fetch_record
+from neuron_store.store.remotes.opening import open_remote
+from neuron_store.store.remotes.records import Record
+
+_SHOWN_KEY = 12  # digits
+_RECORDS_AT_ONCE = 200  # are read before it is seen how many of them fit
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which results are to be listed, in which order. `begun` is in Unix seconds; a limit of 0 is none."""
+
+    module: str
+    compiler: str
+    begun: float
+    min_seconds: float
+    limit: int
+    order: str
+
+
+@dataclass
+class RemoteRow:
+    """One result of a remote. Times are Unix seconds, sizes bytes: of its outputs, and of what the remote stores."""
+
+    key: str
+    module: str
+    compiler: str
+    size: int
+    stored: int
+    seconds: "float | None"
+    created: float
+
+
+_RANKS: dict[str, Callable[[RemoteRow], float]] = {
+    "age": lambda row: row.created,
+    "size": lambda row: row.size,
+    "seconds": lambda row: row.seconds or 0.0,
+}
+
+
+def chosen_remote(settings: Settings, layout: Layout, name: str) -> Opened:
+    """Return the remote of that name, or the first that is configured. Raises ConfigurationError, RemoteError."""
+    if name:
+        location = named_location(name)
+    else:
+        locations = configured_locations(settings)
+        if not locations:
+            raise RemoteError(why_no_remote(settings))
+        location = locations[0]
+    require_online(location)
+    return open_location(location, layout, settings, patience=LISTING_PATIENCE)
+
+
+# -- by version ------------------------------------------------------------------------------------------------------
+
+
+def list_versions(opened: Opened, *, as_json: bool) -> None:
+    """Print how many results, and how many bytes, a remote has of each compiler version."""
+    remote = opened.remote
+    versions = versions_of(remote.folders())
+    rows = in_threads(lambda version: _measure(remote, version), versions)
+    held = [row for row in rows if row["results"]]
+    if as_json:
+        presentation.print_json({"remote": remote.url, "versions": held})
+        return
+    if held:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("compiler", no_wrap=True)
+        table.add_column("results", justify="right")
+        table.add_column("size", justify="right", no_wrap=True)
+        for row in held:
+            table.add_row(row["compiler"], presentation.number(row["results"]), presentation.size(row["bytes"]))
+        presentation.print_table(table)
+    else:
+        presentation.remark(f"there is no result in {remote.url}")
+    others = len(rows) - len(held)
+    if others:
+        folders = presentation.plural(others, "compiler version has", "compiler versions have")
+        presentation.remark(f"{folders} only what others keep there")
+
+
+def _measure(remote: Remote, version: str) -> dict[str, Any]:
+    results = sum(1 for _ in listed_keys(remote, version))
+    blobs = remote.walk(f"{version_folder(version)}/{BLOBS}") if results else iter(())
+    size = sum(max(file.size, 0) for file in blobs if is_name_of_ours(file.path))
+    return {"compiler": version, "results": results, "bytes": size}
+
+
+# -- by result -------------------------------------------------------------------------------------------------------
+
+
+def list_rows(opened: Opened, settings: Settings, filters: Filters, *, as_json: bool) -> None:
+    """Print the results of a remote that fit. Raises NotFound if there is no such version."""
+    if filters.order not in _RANKS:
+        raise ConfigurationError(f"--sort {filters.order}: a remote does not know that; there are {', '.join(_RANKS)}")
+    remote = opened.remote
+    versions = versions_of(remote.folders())
+    fitting = [version for version in versions if version.startswith(filters.compiler)]
+    if filters.compiler and not fitting:
+        known = ", ".join(versions) or "none at all"
+        raise NotFound(f"{remote.url} has no compiler version that starts with {filters.compiler}; it has {known}")
+    listed = in_threads(lambda version: list(listed_keys(remote, version)), fitting)
+    items = [(version, key) for version, keys in zip(fitting, listed, strict=True) for key in keys]
+    rows, looked_at, unreadable = _read(opened, settings, filters, items)
+    rows.sort(key=_RANKS[filters.order], reverse=True)
+    if as_json:
+        presentation.print_json([vars(row) for row in rows])
+    elif rows:
+        presentation.print_table(_table(rows))
+    elif items:
+        presentation.remark(f"none of the {presentation.plural(len(items), 'result')} in {remote.url} fits")
+    else:
+        presentation.remark(f"there is no result in {remote.url}")
+    if looked_at < len(items):
+        presentation.remark(
+            f"looked at {looked_at} of {presentation.plural(len(items), 'result')}, by their keys; -n 0 shows all"
+        )
+    if unreadable:
+        presentation.remark(f"left out {presentation.plural(unreadable, 'record')} that cannot be believed")
+
+
+def _read(
+    opened: Opened, settings: Settings, filters: Filters, items: list[tuple[str, str]]
+) -> tuple[list[RemoteRow], int, int]:
+    """Return the rows that fit, how many records were looked at for it, and how many of them were of no use."""
+    rows: list[RemoteRow] = []
+    looked_at = unreadable = 0
+    while looked_at < len(items) and not (filters.limit and len(rows) >= filters.limit):
+        lacking = filters.limit - len(rows) if filters.limit else len(items)
+        step = lacking if not _filters_rows(filters) else max(lacking, _RECORDS_AT_ONCE)
+        some = items[looked_at : looked_at + step]
+        records = _read_records(opened, some, settings)
+        for record in records:
+            looked_at += 1
+            if record is None:
+                unreadable += 1
+            elif _fits(record, filters):
+                rows.append(_row(record))
+                if len(rows) == filters.limit:
+                    break
+    return rows, looked_at, unreadable
+
+
+def _read_records(opened: Opened, wanted: list[tuple[str, str]], settings: Settings) -> "list[Record | None]":
+    """Return the records of (version, key), None for each that is gone or cannot be believed.
+
+    Raises RemoteUnavailable, RemoteRefused.
+    """
+    options = shared_options(settings, DEFAULT_THREADS)
+    mine = threading.local()
+    all_opened: list[Remote] = []
+
+    def read(item: tuple[str, str]) -> "Record | None":
+        if not hasattr(mine, "remote"):
+            mine.remote = open_remote(opened.location, Layout(settings.dir), os.environ, options)[0]
+            all_opened.append(mine.remote)
+        try:
+            return fetch_record(mine.remote, item[0], item[1], options.largest)
+        except CorruptRemote:
+            return None
+
+    try:
+        return in_threads(read, wanted, DEFAULT_THREADS)
+    finally:
+        for remote in all_opened:
+            remote.close()
+
+
+def _filters_rows(filters: Filters) -> bool:
+    return bool(filters.module or filters.begun or filters.min_seconds)
+
+
+def _fits(record: Record, filters: Filters) -> bool:
+    return (
+        filters.module in record.input["name"]
+        and record.created >= filters.begun
+        and (record.seconds or 0.0) >= filters.min_seconds
+    )
+
+
+def _row(record: Record) -> RemoteRow:
+    return RemoteRow(
+        key=record.key,
+        module=str(record.input["name"]),
+        compiler=record.compiler_version or "unknown",
+        size=sum(blob.output.size for blob in record.outputs),
+        stored=sum(blob.stored_size for blob in (*record.outputs, *record.inputs)),
+        seconds=record.seconds,
+        created=min(record.created, time.time()),
+    )
+
+
+def _table(rows: list[RemoteRow]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("key", no_wrap=True, min_width=_SHOWN_KEY)
+    for title, narrowest in (("size", 8), ("stored", 8), ("compile", 7), ("age", 6)):
+        table.add_column(title, justify="right", no_wrap=True, min_width=narrowest)
+    for title, narrowest in (("compiler", 10), ("module", 6)):
+        table.add_column(title, overflow="ellipsis", min_width=narrowest)
+    for row in rows:
+        table.add_row(
+            row.key[:_SHOWN_KEY],
+            presentation.size(row.size),
+            presentation.size(row.stored),
+            presentation.duration(row.seconds),
+            presentation.age(row.created),
+            row.compiler.partition("+")[0],
+            presentation.printable(row.module),
+        )
+    return table
