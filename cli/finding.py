@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 
 from neuron_store.cli.fetching import Wanted
 from neuron_store.cli.remotes import Opened, in_threads, require_online
+from neuron_store.shim.settings import OFFICIAL_REMOTE
 from neuron_store.store.direct import ENCODING_SUFFIX
-from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound, RemoteError
+from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound, RemoteError, RemoteRefused
 from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex
 from neuron_store.store.remotes.base import RESULTS, Remote, key_in, record_path, version_folder, versions_of
 from neuron_store.store.results import load_result
+
+_OFFICIAL = OFFICIAL_REMOTE.partition("|")[0]
 
 # From a remote and its compiler versions to version and key of each result.
 _Question = Callable[[Opened, list[str]], list[tuple[str, str]]]
@@ -24,6 +27,7 @@ class Search:
         present: how many of the results that were looked for are here already.
         missing: what was looked for and no remote has.
         faults: of remotes that could not be searched.
+        remarks: of the official repo, where a Hub of one's own does not have it: nobody asked for that one.
     """
 
     def __init__(self, layout: Layout, remotes: list[Opened]) -> None:
@@ -32,6 +36,7 @@ class Search:
         self.present = 0
         self.missing: list[str] = []
         self.faults: list[str] = []
+        self.remarks: list[str] = []
         self._layout = layout
 
     def look_for(self, words: list[str]) -> None:
@@ -78,7 +83,8 @@ class Search:
                 require_online(opened.location)
                 found = ask(opened, versions_of(opened.remote.folders()))
             except RemoteError as error:
-                self.faults.append(str(error))
+                spare = isinstance(error, RemoteRefused) and opened.remote.url == _OFFICIAL and len(self.remotes) > 1
+                (self.remarks if spare else self.faults).append(str(error))
                 continue
             opened.state.note_success()
             for version, key in found:

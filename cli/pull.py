@@ -171,6 +171,8 @@ def pull_all(layout: Layout, chosen: Settings, remotes: list[Opened]) -> Pulled:
 def _fetch(layout: Layout, chosen: Settings, search: Search, jobs: int) -> Pulled:
     urls = [opened.remote.url for opened in search.remotes]
     pulled = Pulled(present=search.present, missing=search.missing, faults=search.faults, urls=urls)
+    for remark in search.remarks:
+        presentation.remark(remark)
     if not search.wanted:
         return pulled
     layout.require_writable()

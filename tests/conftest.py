@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from cli_remotes import end_uploaders
 from loopback_hub import start_hub
 
 from neuron_store.cli.statistics import Totals
@@ -165,8 +166,10 @@ def launcher(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def host(tmp_path, launcher) -> Host:
-    return Host(tmp_path, launcher)
+def host(tmp_path, launcher):
+    made = Host(tmp_path, launcher)
+    yield made
+    end_uploaders(made)
 
 
 @pytest.fixture
@@ -180,7 +183,15 @@ def hub():
 
 @pytest.fixture
 def make_host(tmp_path, launcher):
-    return lambda name: Host(tmp_path / name, launcher)
+    made = []
+
+    def make(name):
+        made.append(Host(tmp_path / name, launcher))
+        return made[-1]
+
+    yield make
+    for each in made:
+        end_uploaders(each)
 
 
 def other_users_can_run(program) -> bool:

@@ -366,6 +366,14 @@ def test_pull_into_a_store_that_cannot_be_written(pushed, other):
     ns(other, "pull", "--all", code=1)
 
 
+def test_pull_from_a_hub_of_ones_own_that_lacks_the_official_repo(pushed, other):
+    other.env["NEURON_STORE_REMOTES"] = ""
+    other.env["CUSTOM_CACHE_REPO"] = "alice/cache"
+    done = ns(other, "pull", "--all")
+    assert done.stdout.startswith("fetched 3 results")
+    assert "aws-neuron/optimum-neuron-cache is not there for us" in done.stderr
+
+
 def test_pull_passes_over_what_others_keep_in_a_repo(pushed, other, hub):
     version = "neuronxcc-2.14.227.0+2d4f85be"
     hub.put_files(
