@@ -14,7 +14,8 @@ def start_in_background(arguments: "Sequence[str]", environ: "Mapping[str, str]"
     """Start `neuron-store <arguments>` with this installation's own interpreter, detached from us. Raises OSError."""
     package = sys.modules["neuron_store"]
     start = (
-        "import sys; package = type(sys)('neuron_store'); "
+        # What we blocked while the compiler ran must be able to end it.
+        "import signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); package = type(sys)('neuron_store'); "
         f"package.__path__ = {list(package.__path__)!r}; sys.modules['neuron_store'] = package; "
         f"sys.path += {sys.path!r}; from neuron_store.cli.main import main; main()"
     )

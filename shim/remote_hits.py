@@ -6,7 +6,7 @@ from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import ConfigurationError, CorruptRemote, RemoteRefused, RemoteUnavailable
 from neuron_store.store.layout import Layout
 from neuron_store.store.remotes.fetch import Expected, fetch_blobs, fetch_record, require_expected
-from neuron_store.store.remotes.http_reader import ReadLimits
+from neuron_store.store.remotes.http_reader import ReadLimits, Unreachable
 from neuron_store.store.remotes.location import hub_offline, list_locations
 from neuron_store.store.remotes.opening import RemoteOptions, open_remote
 from neuron_store.store.results import save_result
@@ -15,11 +15,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from neuron_store.hashing.keys import Component
     from neuron_store.shim.canonical import Canonical
     from neuron_store.shim.main import Shim
     from neuron_store.shim.settings import Settings
     from neuron_store.store.remotes.base import Remote
     from neuron_store.store.remotes.location import Location
+    from neuron_store.store.remotes.records import Record
+    from neuron_store.store.results import Result
 
 _MARGIN = 5.0  # seconds, for what a look takes besides waiting
 
@@ -34,7 +37,9 @@ class RemoteLook:
     def __init__(self, shim: "Shim", canonical: "Canonical") -> None:
         self.corrupt: set[str] = set()
         self._shim = shim
+        self._canonical = canonical
         self._key = canonical.key
+        self._hub_fault: Unreachable | None = None
         self._expected = Expected(canonical.fingerprint.digest, prove_components(canonical.components))
 
     def fetch(self, into: Layout, memory: Layout) -> bool:
@@ -69,7 +74,12 @@ class RemoteLook:
         shim = self._shim
         options = remote_options(shim.settings)
         remote, state = open_remote(location, memory, shim.environ, options)
-        if not state.may_try(options.limits.connect + options.limits.first_byte + _MARGIN, remote.credential):
+        patience = options.limits.connect + options.limits.first_byte + _MARGIN
+        may_try = state.may_try(patience, remote.credential)
+        if may_try and self._hub_fault is not None and location.scheme == "hf":
+            state.note_failure(self._hub_fault)
+            may_try = False
+        if not may_try:
             shim.incidents.append("remote_skipped")
             return False
         try:
@@ -86,6 +96,8 @@ class RemoteLook:
             return False
         except RemoteUnavailable as error:
             state.note_failure(error, retry_after=error.retry_after)
+            if isinstance(error, Unreachable):
+                self._hub_fault = error  # which every repo of the Hub shares
             self._note("remote_failed", location, error)
             return False
         except OSError as error:
@@ -101,12 +113,27 @@ class RemoteLook:
             return False
         require_expected(record, self._expected)
         fetch_blobs(remote, into, record)
-        save_result(into, record.as_result(remote.url))
+        save_result(into, self._as_kept(record, remote.url))
         return True
+
+    def _as_kept(self, record: "Record", url: str) -> "Result":
+        """Return what the local store records of it: what the result was made of is said as it is here."""
+        result = record.as_result(url)
+        result.components = [describe(component) for component in self._canonical.components]
+        if self._shim.model is not None:
+            fingerprint = self._canonical.fingerprint
+            result.input |= {"name": self._shim.model.name, "size": self._shim.model.size, "mode": fingerprint.mode}
+        return result
 
     def _note(self, incident: str, location: "Location", error: Exception) -> None:
         self._shim.incidents.append(incident)
         self._shim.log(f"{incident}: {location.url}: {error}")
+
+
+def describe(component: "Component") -> "dict[str, object]":
+    """Return a component of the key as a result records it."""
+    fields = [field.decode("utf-8", "backslashreplace") for field in component.fields]
+    return {"name": component.name, "digest": component.digest(), "fields": fields}
 
 
 def remote_options(settings: "Settings", *, may_fork: bool = True) -> RemoteOptions:

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+from neuron_store.store.results import all_keys
+
 TOKENS = ("hf_alice", "hf_bob", "hf_reader", "hf_nobody")
 USERS = (("alice", "hf_alice"), ("bob", "hf_bob"), ("reader", "hf_reader", "read"))
 FLAGS = ("--framework=XLA", "--target=trn1", "--output=o.neff")
@@ -45,9 +47,9 @@ def compile_modules(host, count=1, first=0, **extra):
     """Compile so many modules; return their keys, in the order of compilation."""
     keys = []
     for number in range(first, first + count):
-        known = {row["key"] for row in answer(host, "list")}
+        known = set(all_keys(host.layout))
         host.cc("compile", *FLAGS, host.model(f"model{number}.pb", b"\x0a\x04main HLO %d" % number), **extra)
-        keys += [row["key"] for row in answer(host, "list") if row["key"] not in known]
+        keys += [key for key in all_keys(host.layout) if key not in known]
     assert len(keys) == count
     return keys
 

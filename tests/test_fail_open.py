@@ -29,7 +29,7 @@ MODULES = sorted(
 # What only runs where there is a remote.
 REMOTE_MODULES = [
     *(f"store/remotes/{name}.py" for name in
-      ("base", "fetch", "folder", "http_connect", "http_reader", "hub", "location", "opening", "records", "state", "stored_bytes")),
+      ("base", "child", "fetch", "folder", "http_connect", "http_reader", "hub", "location", "opening", "records", "state", "stored_bytes")),
     "shim/background.py", "shim/remote_hits.py", "shim/upload_queue.py", "store/queue.py", "store/upload_lock.py",
 ]  # fmt: skip
 

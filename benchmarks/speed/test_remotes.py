@@ -6,6 +6,7 @@ The Hub is the tests' imitation, as a process of its own. A result is 1.6 MB tha
 import hashlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -153,3 +154,36 @@ def test_pull_against_snapshot_download(benchmark, tmp_path, link, say, count, s
     what = f"{count} results of {size / 1e6:g} MB"
     say(f"pull of {what}: {pull:.1f} s, {pull / limit:.2f}x the link's own {limit:.1f} s; {requests_of(kinds['pull'])}")
     say(f"snapshot_download of the same: {snapshot / pull:.2f}x as long; {requests_of(kinds['snapshot'])}")
+
+
+def test_sixty_four_ranks_and_a_hub_that_stalls(benchmark, bench, link, say):
+    bench.write_neff(100_000)
+    hub = {name: value for name, value in environment(bench.folder, link).items() if name.startswith(("HF_", "NEURON"))}
+    batch = 0
+
+    def ranks(**more):
+        nonlocal batch
+        batch += 1
+        begun = time.perf_counter()
+        started = []
+        for number in range(64):
+            folder = bench.folder / f"batch{batch}/rank{number}"
+            folder.mkdir(parents=True)
+            model = folder / "m.pb"
+            model.write_bytes(os.urandom(10_000))
+            command = bench.command(bench.launcher, model, f"batch{batch}/rank{number}/o.neff")
+            started.append(subprocess.Popen(command, env={**bench.env, **more}, cwd=folder, stdout=subprocess.DEVNULL))
+        assert {rank.wait() for rank in started} == {0}
+        return time.perf_counter() - begun
+
+    ranks()
+    without = ranks()
+    link.counts()
+    link.process.send_signal(signal.SIGSTOP)  # connections are still accepted, and never answered
+    stalled = benchmark.pedantic(ranks, kwargs=hub | {"NEURON_STORE_UPLOAD": "0"}, rounds=1)
+    after = ranks(**hub, NEURON_STORE_UPLOAD="0")
+    link.process.send_signal(signal.SIGCONT)
+    benchmark.extra_info.update(without_seconds=without, after_seconds=after)
+    say(
+        f"64 ranks, 64 subgraphs: {without:.1f} s; with a Hub that stalls (time-out 10 s) {stalled:.1f} s, then {after:.1f} s"
+    )

@@ -6,7 +6,8 @@ the record tells, and its content has those that name it; decompression ends at 
 
 import os
 
-from neuron_store.store.direct import ENCODING_SUFFIX
+from neuron_store.hashing.inputs import open_regular
+from neuron_store.store.direct import ENCODING_SUFFIX, Output
 from neuron_store.store.errors import CorruptRemote
 from neuron_store.store.layout import discard
 from neuron_store.store.remotes.base import record_path, version_folder
@@ -83,11 +84,26 @@ def _fetch_blob(remote: "Remote", layout: "Layout", blob: StoredBlob, folder: st
 
 
 def _is_here(layout: "Layout", blob: StoredBlob) -> bool:
-    """Tell whether the store has the content already, in whatever encoding, and note which it is."""
+    """Tell whether the store has the content already, whole and in whatever encoding, and note which it is.
+
+    What it has may be damaged; and a record that tells something else of it must not get that far: its blob would be
+    taken for the damaged one, which is another result's too.
+    """
+    output = blob.output
     for encoding, suffix in ENCODING_SUFFIX.items():
-        if os.path.isfile(layout.blob_path(blob.output.sha256, suffix)):
-            blob.output.encoding = encoding
-            return True
+        try:
+            descriptor = open_regular(layout.blob_path(output.sha256, suffix))
+        except OSError:
+            continue
+        try:
+            mine = Output(output.role, output.sha256, output.xxh3, output.size, encoding, None)
+            if not content_fault(mine, descriptor):
+                output.encoding = encoding
+                return True
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
     return False
 
 

@@ -6,11 +6,14 @@ but its name, so that two writers of the same name write the same.
 
 import errno
 import os
+import stat
+import time
 
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.store.errors import CorruptRemote, RemoteRefused, RemoteUnavailable
 from neuron_store.store.layout import discard, write_all
 from neuron_store.store.remotes.base import Access, Remote, RemoteFile
+from neuron_store.store.remotes.child import ask_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +23,24 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20  # bytes
 _TEMPORARY = ".neuron-store-"
+# What is wrong with one name: a folder, a pipe, a link in a circle stands there.
+_NO_FILE = (errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 class FolderRemote(Remote):
-    """A shared folder. It must exist: a mount that is missing must not become a folder on the local disk."""
+    """A shared folder. It must exist: a mount that is missing must not become a folder on the local disk.
+
+    A mount whose server is gone lets nobody go who asks it, not even killed. So a child asks first, for `patience`
+    seconds; None asks at once, for where there are threads, and so no children.
+    """
 
     kind = "file"
     counts_commits = False
 
-    def __init__(self, folder: str, *, writable: bool) -> None:
+    def __init__(self, folder: str, *, writable: bool, patience: "float | None" = None) -> None:
         super().__init__("file://" + folder, writable=writable)
         self._folder = folder
+        self._patience = patience
 
     @property
     def credential(self) -> str:
@@ -39,13 +49,14 @@ class FolderRemote(Remote):
 
     def read(self, path: str, limit: int) -> "bytes | None":
         """See the base."""
+        self._require_answer(path)
         try:
             descriptor = open_regular(f"{self._folder}/{path}")
         except (FileNotFoundError, NotADirectoryError):
             self._require_folder()
             return None
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._fault_of(path, error) from error
         try:
             data = b""
             while len(data) <= limit and (piece := os.read(descriptor, limit + 1 - len(data))):
@@ -65,7 +76,7 @@ class FolderRemote(Remote):
         except FileNotFoundError as error:
             raise CorruptRemote(f"{self.url}/{path} is not there, though a record names it") from error
         except OSError as error:
-            raise self._fault(error) from error
+            raise self._fault_of(path, error) from error
         try:
             if os.fstat(source).st_size != size:
                 raise CorruptRemote(f"{self.url}/{path} is {os.fstat(source).st_size} bytes, not {size}")
@@ -118,6 +129,8 @@ class FolderRemote(Remote):
         try:
             try:
                 _copy_into(addition, descriptor)
+                # Whoever may read the folder may read this, whatever our umask.
+                os.fchmod(descriptor, 0o600 | (os.stat(self._folder).st_mode & 0o044))
                 os.fsync(descriptor)  # over NFS, an error may come only now
             finally:
                 os.close(descriptor)
@@ -184,11 +197,41 @@ class FolderRemote(Remote):
                 f"the folder {self._folder} is not there; mount or make it, or take it out of remotes"
             )
 
+    def _require_answer(self, path: str) -> None:
+        """Raise RemoteUnavailable if the file system does not answer."""
+        if self._patience is None:
+            return
+        try:
+            ask_in_child(lambda: self._glance(path), time.monotonic() + self._patience)
+        except TimeoutError as error:
+            self._patience = 0.0  # nor is it asked again
+            raise RemoteUnavailable(f"{self.url} does not answer; its file system may be gone") from error
+        except OSError:
+            return  # there can be no child now
+
+    def _glance(self, path: str) -> bytes:
+        descriptor = open_regular(f"{self._folder}/{path}")
+        return os.read(descriptor, 1)
+
+    def _fault_of(self, path: str, error: OSError) -> "CorruptRemote | RemoteUnavailable | RemoteRefused":
+        """Return the error for one file that cannot be opened: it need not be the whole folder's."""
+        file = f"{self._folder}/{path}"
+        if error.errno in _NO_FILE or (isinstance(error, PermissionError) and _is_there(file)):
+            return CorruptRemote(f"{self.url}/{path} cannot be read: {error.strerror or error}")
+        return self._fault(error)
+
     def _fault(self, error: OSError) -> "RemoteUnavailable | RemoteRefused":
         said = f"{self.url}: {error.strerror or error}"
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             return RemoteRefused(f"{said}; change its mode or owner, or write {self.url}|read-only in remotes")
         return RemoteUnavailable(said)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _copy_into(addition: "Addition", destination: int) -> None:

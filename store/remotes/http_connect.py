@@ -1,11 +1,11 @@
 """Connections that cannot hang: names resolved, sockets connected, TLS and proxies, all before one deadline."""
 
 import os
-import select
 import socket
 import time
 
 from neuron_store.store.errors import RemoteUnavailable
+from neuron_store.store.remotes.child import ask_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ def connect(host: str, port: int, deadline: float, may_fork: bool) -> "socket.so
     fault: OSError = OSError(f"{host} has no address")
     for number, (family, address) in enumerate(addresses):
         left = deadline - time.monotonic()
-        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # a kernel without IPv6, say
+            fault = error
+            continue
         try:
             made.settimeout(max(0.001, left / (len(addresses) - number)))
             made.connect(address)
@@ -39,58 +43,22 @@ def _resolve(host: str, port: int, deadline: float, may_fork: bool) -> "list[tup
     """Return family and address of each place of `host`, in time: a resolver has no time limit, but can be killed."""
     if host == "localhost" or not may_fork or _is_literal(host):
         return _addresses(host, port)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        _resolve_in_child(host, port, writer)
-    os.close(writer)
+
+    def answer() -> bytes:
+        try:
+            return "\n".join(
+                ["found", *(f"{int(family)} {place[0]}" for family, place in _addresses(host, port))]
+            ).encode()
+        except Exception as error:  # noqa: BLE001 - whatever it is, our parent says it
+            return printable(str(error)).encode()
+
     try:
-        answer = b""
-        while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            if not (piece := os.read(reader, 65536)):
-                break
-            answer += piece
-        else:
-            raise TimeoutError(f"{host} was not resolved in time")
-    finally:
-        os.close(reader)
-        _end_child(child)
-    lines = answer.decode().splitlines()
+        lines = ask_in_child(answer, deadline).decode().splitlines()
+    except TimeoutError:
+        raise TimeoutError(f"{host} was not resolved in time") from None
     if lines[:1] != ["found"]:
         raise OSError(f"{host} was not resolved: {' '.join(lines) or 'no answer'}")
     return [(int(family), (address, port)) for family, _, address in (line.partition(" ") for line in lines[1:])]
-
-
-def _resolve_in_child(host: str, port: int, writer: int) -> None:
-    try:
-        _close_all_but(writer)
-        lines = ["found", *(f"{int(family)} {address[0]}" for family, address in _addresses(host, port))]
-    except BaseException as error:  # noqa: BLE001 - nothing must get out of this process
-        lines = [str(error)]
-    try:
-        os.write(writer, "\n".join(lines).encode())
-    finally:
-        os._exit(0)
-
-
-def _close_all_but(kept: int) -> None:
-    """Let go of locks and pipes: should our parent be killed, nobody must wait for us to give them back."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # that of the listing itself
-
-
-def _end_child(child: int) -> None:
-    import signal
-
-    try:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    except OSError:
-        pass
 
 
 def _is_literal(host: str) -> bool:
@@ -113,7 +81,12 @@ def wrap_tls(plain: "socket.socket", host: str, environ: "Mapping[str, str]", de
     import ssl
 
     authorities = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
-    context = ssl.create_default_context(cafile=authorities)
+    if authorities and os.path.isdir(authorities):
+        context = ssl.create_default_context(capath=authorities)
+    elif authorities and not os.path.isfile(authorities):  # a pipe in its place would be read for ever
+        raise OSError(f"there is no bundle of certificates {authorities} (REQUESTS_CA_BUNDLE)")
+    else:
+        context = ssl.create_default_context(cafile=authorities)
     if not authorities and not _has_authorities(context):
         for bundle in filter(os.path.isfile, _BUNDLES):
             context.load_verify_locations(bundle)
@@ -147,6 +120,14 @@ def proxy_for(scheme: str, host: str, port: int, environ: "Mapping[str, str]") -
     return proxy if "://" in proxy else "http://" + proxy
 
 
+def proxy_address(proxy: str) -> "tuple[str, int]":
+    """Return where a proxy listens. Raises RemoteUnavailable for one that does not speak HTTP."""
+    scheme, host, port, _ = split_url(proxy)
+    if scheme not in DEFAULT_PORTS:
+        raise RemoteUnavailable(f"a proxy for {scheme} is of no use here, only one for http")
+    return host, port
+
+
 def proxy_headers(proxy: str) -> "dict[str, str]":
     """Return the header by which a proxy whose URL names a user is told who we are."""
     from urllib.parse import unquote, urlsplit
@@ -168,15 +149,32 @@ def split_url(url: str) -> "tuple[str, str, int, str]":
         port = parts.port or DEFAULT_PORTS[parts.scheme]
         host = (parts.hostname or "").encode("idna").decode()
     except (ValueError, KeyError) as error:
-        raise RemoteUnavailable(f"not an address: {url[:200]!r}") from error
+        raise RemoteUnavailable(f"not an address: {shown(url)}") from error
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not host or not target.isascii() or not target.isprintable() or " " in target:
-        raise RemoteUnavailable(f"not an address: {url[:200]!r}")
+        raise RemoteUnavailable(f"not an address: {shown(url)}")
     return parts.scheme, host, port, target
 
 
+def authority(scheme: str, host: str, port: int, *, always_port: bool = False) -> str:
+    """Return how a host and port are written in an address or a Host header."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" if always_port or port != DEFAULT_PORTS.get(scheme) else host
+
+
+def shown(url: str) -> str:
+    """Return an address as messages may tell it: without a user's name and password, and without what signs it."""
+    scheme, slashes, rest = url.partition("?")[0].partition("://")
+    return printable((scheme + slashes + rest.rpartition("@")[2]) if slashes else scheme.rpartition("@")[2])[:200]
+
+
+def printable(text: str) -> str:
+    """Return text from elsewhere as a log and a terminal can take it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def say(error: BaseException) -> str:
-    """Say an error in words that name no header."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)[:200] or type(error).__name__
+    """Say an error in words that name no header, and repeat nothing that a server said."""
+    if not isinstance(error, OSError):
+        return type(error).__name__
+    return printable(error.strerror or str(error))[:200] or type(error).__name__

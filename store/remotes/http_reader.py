@@ -10,11 +10,13 @@ import time
 
 from neuron_store.store.errors import CorruptRemote, RemoteRefused, RemoteUnavailable
 from neuron_store.store.remotes.http_connect import (
-    DEFAULT_PORTS,
+    authority,
     connect,
+    proxy_address,
     proxy_for,
     proxy_headers,
     say,
+    shown,
     split_url,
     wrap_tls,
 )
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 _MOST_REDIRECTS = 5
+_INTERIM = (102, 103)  # answers before the answer; http.client knows only 100
 _PIECE = 1 << 18  # bytes
 _LARGEST_REFUSAL = 1 << 16  # bytes of an answer's body that are read only to keep its connection
 _GLANCE = 0.25  # seconds between two looks whether others gave the remote up
 _RESUMPTIONS = 3
+# X-Error-Code, as far as it is repeated: what else a server says may be anything.
+_CODES = ("RepoNotFound", "GatedRepo", "RevisionNotFound", "EntryNotFound", "DisabledRepo")
 
 
 class ReadLimits:
@@ -37,7 +42,8 @@ class ReadLimits:
 
     Attributes:
         connect: seconds to resolve the name, connect and shake hands.
-        first_byte: seconds until the answer's headers are there, and of grace for a body.
+        first_byte: seconds until the answer's headers are there, and of grace for a body. Redirects on the way to it
+            have no more than this and `connect` together.
         min_rate: bytes per second that a body must come with after that.
     """
 
@@ -134,19 +140,20 @@ class HttpReader:
     def _get(self, path: str, begin: int) -> "_Answer | None":
         """Return the answer to a GET from byte `begin` on, None for "not found"."""
         url = self._endpoint + path
+        deadline = time.monotonic() + self._limits.connect + self._limits.first_byte
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = self._request(url, begin)
+            answer = self._request(url, begin, deadline)
             if answer.status not in (301, 302, 303, 307, 308):
-                return self._judge(answer, path, begin)
+                return self._judge(answer, path, begin, deadline)
             target = answer.header("Location")
-            answer.finish()
+            answer.finish(deadline)
             if not target:
                 break
             url = _join(url, target)
-        raise RemoteUnavailable(f"{self._endpoint}{path} redirects without end")
+        raise RemoteUnavailable(f"{shown(self._endpoint)}{path} redirects without end")
 
-    def _judge(self, answer: "_Answer", path: str, begin: int) -> "_Answer | None":
-        where = f"{self._endpoint}{path}"
+    def _judge(self, answer: "_Answer", path: str, begin: int, deadline: float) -> "_Answer | None":
+        where = f"{shown(self._endpoint)}{path}"
         if answer.status == (206 if begin else 200):
             if answer.header("Content-Encoding") not in ("", "identity"):
                 answer.abandon()
@@ -155,9 +162,9 @@ class HttpReader:
                 answer.abandon()
                 raise CorruptRemote(f"{where} was taken up at another byte")
             return answer
-        answer.finish()
+        answer.finish(deadline)
         code = answer.header("X-Error-Code")
-        said = f"{where} answered {answer.status}" + (f" ({code})" if code else "")
+        said = f"{where} answered {answer.status}" + (f" ({code})" if code in _CODES else "")
         if answer.status == 404 and code not in ("RepoNotFound", "GatedRepo"):
             return None
         if answer.status in (401, 403, 404):
@@ -166,11 +173,11 @@ class HttpReader:
             )
         raise RemoteUnavailable(said, retry_after=_retry_after(answer))
 
-    def _request(self, url: str, begin: int) -> "_Answer":
+    def _request(self, url: str, begin: int, deadline: float) -> "_Answer":
         scheme, host, port, target = split_url(url)
         key = (scheme, host, port)
         headers = {
-            "Host": host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}",
+            "Host": authority(scheme, host, port),
             "User-Agent": self._agent,
             "Accept-Encoding": "identity",
             "Accept": "*/*",
@@ -182,12 +189,23 @@ class HttpReader:
         kept = self._connections.get(key)
         if kept is not None and kept.socket is not None:
             try:
-                return kept.ask(target, headers)
+                return kept.ask(target, headers, deadline)
             except BrokenOff:
                 pass  # it was closed while it was idle
-        connection = _Connection(scheme, host, port, self._limits, self._environ, self._given_up, self._may_fork)
-        self._connections[key] = connection
-        return connection.ask(target, headers)
+        try:
+            connection = _Connection(
+                scheme, host, port, self._limits, self._environ, self._given_up, self._may_fork, deadline
+            )
+            self._connections[key] = connection
+            return connection.ask(target, headers, deadline)
+        except RemoteUnavailable as error:
+            if key == self._origin:
+                raise Unreachable(str(error)) from error
+            raise
+
+
+class Unreachable(RemoteUnavailable):
+    """The endpoint itself cannot be reached, or says nothing: no repo of its can be read now."""
 
 
 class BrokenOff(RemoteUnavailable):
@@ -206,17 +224,18 @@ class _Connection:
         environ: "Mapping[str, str]",
         given_up: "Callable[[], bool]",
         may_fork: bool,  # noqa: FBT001
+        deadline: float,
     ) -> None:
         self.limits = limits
         self.given_up = given_up
-        self.name = f"{scheme}://{host}:{port}"
-        deadline = time.monotonic() + limits.connect
-        proxy = proxy_for(scheme, host, port, environ)
-        self._absolute = bool(proxy) and scheme == "http"
-        self._proxy_headers = proxy_headers(proxy)
+        self.name = f"{scheme}://{authority(scheme, host, port, always_port=True)}"
         self.socket: socket.socket | None = None
+        deadline = min(deadline, time.monotonic() + limits.connect)
         try:
-            self.socket = connect(*(split_url(proxy)[1:3] if proxy else (host, port)), deadline, may_fork)
+            proxy = proxy_for(scheme, host, port, environ)
+            self._absolute = bool(proxy) and scheme == "http"
+            self._proxy_headers = proxy_headers(proxy)
+            self.socket = connect(*(proxy_address(proxy) if proxy else (host, port)), deadline, may_fork)
             if proxy and scheme == "https":
                 self._open_tunnel(host, port, deadline)
             if scheme == "https":
@@ -233,7 +252,8 @@ class _Connection:
     def _open_tunnel(self, host: str, port: int, deadline: float) -> None:
         from http.client import HTTPResponse
 
-        lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
+        place = authority("https", host, port, always_port=True)
+        lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
         lines += [f"{name}: {value}" for name, value in self._proxy_headers.items()]
         paced = self._pace()
         paced.deadline = deadline
@@ -246,8 +266,8 @@ class _Connection:
         if answer.status != 200:
             raise OSError(f"the proxy answered {answer.status}")
 
-    def ask(self, target: str, headers: "dict[str, str]") -> "_Answer":
-        """Send a GET and return its answer, with the headers read. Raises BrokenOff, RemoteUnavailable."""
+    def ask(self, target: str, headers: "dict[str, str]", deadline: float) -> "_Answer":
+        """Send a GET and return its answer, with the headers read, by `deadline`. Raises BrokenOff, RemoteUnavailable."""
         import http.client
 
         if self._absolute:
@@ -255,11 +275,14 @@ class _Connection:
             headers = {**headers, **self._proxy_headers}
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         paced = self._pace()
-        paced.deadline = time.monotonic() + self.limits.first_byte
+        paced.deadline = min(deadline, time.monotonic() + self.limits.first_byte)
         response = http.client.HTTPResponse(paced, method="GET")  # type: ignore[arg-type]
         try:
             paced.sendall("\r\n".join(lines).encode("latin-1"))
             response.begin()
+            while response.status in _INTERIM:
+                response.headers = response.msg = None  # type: ignore[assignment]
+                response.begin()
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionError) as error:
             self.close()
             raise BrokenOff(f"{self.name} closed the connection") from error
@@ -292,8 +315,8 @@ class _Answer:
         """Return a header's value, "" if it is not there."""
         return self._response.getheader(name) or ""
 
-    def pieces(self, most: int) -> "Iterator[bytes]":
-        """Yield the body, at most `most` bytes, at the slowest with the least rate allowed.
+    def pieces(self, most: int, end: "float | None" = None) -> "Iterator[bytes]":
+        """Yield the body, at most `most` bytes, at the slowest with the least rate allowed; not beyond the moment `end`.
 
         Raises BrokenOff if it ends before its announced length, RemoteUnavailable if it is too slow.
         """
@@ -307,6 +330,8 @@ class _Answer:
                     self._paced.deadline = begun + limits.first_byte + received / limits.min_rate
                 else:
                     self._paced.deadline = time.monotonic() + limits.first_byte
+                if end is not None:
+                    self._paced.deadline = min(self._paced.deadline, end)
                 piece = self._response.read1(min(_PIECE, most - received))
                 if not piece:
                     break
@@ -330,10 +355,13 @@ class _Answer:
         if self._response.will_close or received != self.length:
             self.abandon()
 
-    def finish(self) -> None:
-        """Read a body that is of no interest, if it is small, so that the connection can be kept."""
+    def finish(self, end: float) -> None:
+        """Read a body that is of no interest, if it is small and soon there, so that the connection can be kept."""
+        if self.length is None or self.length > _LARGEST_REFUSAL:
+            self.abandon()
+            return
         try:
-            for _ in self.pieces(_LARGEST_REFUSAL):
+            for _ in self.pieces(_LARGEST_REFUSAL, end):
                 pass
         except RemoteUnavailable:
             pass  # what the answer said is known already
@@ -402,7 +430,7 @@ def _join(url: str, target: str) -> str:
     try:
         joined = urljoin(url, target)
     except ValueError as error:
-        raise RemoteUnavailable(f"not an address: {target[:200]!r}") from error
+        raise RemoteUnavailable(f"not an address: {shown(target)}") from error
     if url.startswith("https:") and not joined.startswith("https:"):
         raise RemoteUnavailable("a redirect leads from https to something else")
     return joined

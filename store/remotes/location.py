@@ -25,7 +25,7 @@ _MODES = {"read-only": False, "ro": False, "read-write": True, "rw": True, "": T
 _REPO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,95})/[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,95})")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_LARGEST_NAME = 1000  # bytes of the saved name's file, or of a token's
+_LARGEST_NAME = 16384  # bytes of the saved name's file, or of a token's; some tokens tell a lot about their owner
 
 
 class Location:
@@ -99,7 +99,7 @@ def list_locations(words: "Iterable[str]", environ: "Mapping[str, str]") -> "tup
     words = list(words)
     if NO_REMOTE in words:
         return [], []
-    found: list[Location] = []
+    found: dict[str, Location] = {}
     faults = []
     for word, source in [*_seed_names(environ), *((word, "remotes") for word in words)]:
         try:
@@ -108,9 +108,8 @@ def list_locations(words: "Iterable[str]", environ: "Mapping[str, str]") -> "tup
             faults.append(f"{error} ({source})")
             continue
         location.source = source
-        if location.url not in [other.url for other in found]:
-            found.append(location)
-    return found, faults
+        found.setdefault(location.url, location)
+    return list(found.values()), faults
 
 
 def _seed_names(environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
@@ -153,7 +152,10 @@ def hub_token(environ: "Mapping[str, str]") -> str:
             return environ[name].strip()
     if _is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "")):
         return ""
-    return _read_small(environ.get("HF_TOKEN_PATH") or os.path.join(hub_home(environ), "token"))
+    path = environ.get("HF_TOKEN_PATH")
+    return _read_small(
+        os.path.expandvars(os.path.expanduser(path)) if path else os.path.join(hub_home(environ), "token")
+    )
 
 
 def _read_small(path: str) -> str:
@@ -162,7 +164,8 @@ def _read_small(path: str) -> str:
     try:
         descriptor = open_regular(path)
         try:
-            return os.read(descriptor, _LARGEST_NAME).decode().strip()
+            written = os.read(descriptor, _LARGEST_NAME + 1)
+            return "" if len(written) > _LARGEST_NAME else written.decode().strip()
         finally:
             os.close(descriptor)
     except (OSError, ValueError):

@@ -50,7 +50,8 @@ def open_remote(
 ) -> "tuple[Remote, RemoteState]":
     """Return the remote and what this host remembers of it (in `layout`). Nothing is asked of the remote yet."""
     if location.scheme == "file":
-        folder = FolderRemote(location.place, writable=location.writable)
+        patience = options.limits.connect + options.limits.first_byte if options.may_fork else None
+        folder = FolderRemote(location.place, writable=location.writable, patience=patience)
         return folder, RemoteState(layout, folder.identity, folder.url)
     from neuron_store.store.remotes.hub import HubRemote
 

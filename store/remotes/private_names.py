@@ -2,10 +2,12 @@ r"""What must not leave the host with a result: who and where it was made, absol
 
 What is replaced, in every text that is uploaded:
 
-    <path>     an absolute path: a slash that begins a word, and what follows it to the next blank, quote or bracket
+    <path>     an absolute path: slashes that begin a word (or %2F, or those of file://), and what follows them to the
+               next blank, quote or bracket
     <user>     the user's login name, as a whole word
-    <host>     the host's name, with or without its domain, as a whole word
-    <token>    access tokens of the Hub, AWS and the like, and the value of any variable named after a secret
+    <host>     the host's name, with or without a domain, in letters of either case, as a whole word
+    <token>    access tokens of the Hub, AWS and the like; the value of any variable named after a secret, wherever it
+               stands, and what follows such a name and "="; who an address with "@" in it says we are
 """
 
 import os
@@ -20,12 +22,19 @@ if TYPE_CHECKING:
 _INSIDE = r"(?:\\.|[^\s\"'`<>|;,()\[\]{}\\])"
 _PATH = re.compile(
     # Not within a relative path, nor in a URL behind its host; but after a single-letter option (-I/usr/include).
-    r"(?:(?<![\w.~%/-])|(?<=[\s=,]-[A-Za-z])|(?<=^-[A-Za-z])|(?<=://)|(?<![\w/])~[\w.-]*)/(?![\s/])" + _INSIDE + "+"
+    r"(?:(?:(?<![\w.~%/-])|(?<=[\s=,]-[A-Za-z])|(?<=^-[A-Za-z])|(?<=://)|(?<![\w/])~[\w.-]*)/(?![\s/])"
+    r"|(?<![\w.~%/:-])//+(?![\s/])|(?<![\w.~%/-])%2[Ff](?=[\w.%~-])|(?<=\bfile:)//+(?![\s/]))" + _INSIDE + "+"
 )
 _TOKEN = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}|gh[pousr]_[A-Za-z0-9]{16,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
+    r"\b(?:hf_[A-Za-z0-9]{8,}|hf_jwt_[\w.-]{8,}|api_org_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}|gh[pousr]_[A-Za-z0-9]{16,}"
+    r"|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{8,}|(?<![\w-])sk-[\w-]{20,})"
+    r"|(?<![\w.-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}"
+    r"|(?<=\bBearer )[\w.~+/=-]{8,}|(?<=\bBasic )[A-Za-z0-9+/=]{12,}"
+    r"|(?<=://)[^\s/@\"'<>]+(?=@)"
 )
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|APIKEY|API_KEY|PRIVATE_KEY", re.IGNORECASE)
+_IN_SECRET_NAMES = r"TOKEN(?!S\b|S_|IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY"  # noqa: S105
+_SECRET_NAME = re.compile(_IN_SECRET_NAMES, re.IGNORECASE)
+_SECRET_SAID = re.compile(rf"(\b(?=[A-Z0-9_]{{0,80}}?(?:{_IN_SECRET_NAMES}))[A-Z0-9_]+=)[^\s\"'<>]+")
 _SHORTEST_SECRET = 6  # characters; a shorter value is no secret, and would be found everywhere
 
 
@@ -45,7 +54,13 @@ class PrivateNames:
         self._secrets = _alternatives(secrets, _SHORTEST_SECRET, words=False)
         self._folders = _below(self._known)
         self._users = _alternatives(users, 2, words=True)
-        self._hosts = _alternatives((name for host in hosts for name in (host, host.partition(".")[0])), 2, words=True)
+        self._hosts = _alternatives(
+            (name for host in hosts for name in (host, host.partition(".")[0])),
+            2,
+            words=True,
+            more=r"(?:\.[A-Za-z0-9-]*[A-Za-z0-9])*",
+            flags=re.IGNORECASE,
+        )
 
     @classmethod
     def of_host(cls, environ: "Mapping[str, str]") -> "PrivateNames":
@@ -76,6 +91,7 @@ class PrivateNames:
         """Return `text` without anything private."""
         for pattern, instead in (
             (self._secrets, "<token>"),
+            (_SECRET_SAID, r"\1<token>"),
             (_TOKEN, "<token>"),
             (self._folders, "<path>"),
             (_PATH, "<path>"),
@@ -103,12 +119,15 @@ class PrivateNames:
         return self.redact(field)
 
 
-def _alternatives(names: "Iterable[str]", shortest: int, *, words: bool) -> "re.Pattern[str] | None":
+def _alternatives(
+    names: "Iterable[str]", shortest: int, *, words: bool, more: str = "", flags: int = 0
+) -> "re.Pattern[str] | None":
+    """Return what finds any of `names`, the longest first; as whole words, with what `more` finds behind them."""
     listed = sorted({name for name in names if len(name) >= shortest}, key=len, reverse=True)
     if not listed:
         return None
     joined = "|".join(map(re.escape, listed))
-    return re.compile(rf"(?<![A-Za-z0-9])(?:{joined})(?![A-Za-z0-9])" if words else joined)
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{joined})(?![A-Za-z0-9]){more}" if words else joined, flags)
 
 
 def _below(folders: "Iterable[str]") -> "re.Pattern[str] | None":

@@ -6,13 +6,14 @@ Grammar, version 1: a JSON object of at most LARGEST_RECORD bytes.
     key               32 hex digits, as in the record's own name
     proof             the SHA-256 over the components (hashing/keys.py): a key is a name, this is what is believed
     input             name, size in bytes, sha256 and mode of the canonical input
-    components        name, digest, fields; private names in the fields are replaced (private_names.py)
+    components        name, digest, fields; private names in the fields are replaced (private_names.py), and what a
+                      terminal would not show as it is has a backslash escape
     outputs           role, sha256, xxh3, size; and either `inline` (base64: small text), or
                       encoding, stored_sha256, stored_size of the blob
     inputs            like outputs, with kind and name: the kept inputs, where the uploader's setting says so
     interleave        see store/direct.py; "" where text was changed on the way
     seconds           of compile, null where unknown
-    compiler_version  "" where it has none
+    compiler_version  "" where it has none that can stand in a file name
     created           Unix seconds
     neuron_store      the version that made it
 
@@ -24,6 +25,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.hashing.native import load_extension
@@ -31,8 +33,8 @@ from neuron_store.hashing.xxh3 import xxh3_hex
 from neuron_store.store.blobs import MissingBlob, read_blob
 from neuron_store.store.direct import ENCODING_SUFFIX, INLINE_LIMIT, ROLES, Output, require_sense
 from neuron_store.store.errors import CorruptEntry, CorruptRemote, NeuronStoreError
-from neuron_store.store.layout import BLOB_LENGTH, is_hex
-from neuron_store.store.remotes.base import Addition, record_path, remote_blob_path, version_folder
+from neuron_store.store.layout import BLOB_LENGTH, KEY_LENGTH, is_hex
+from neuron_store.store.remotes.base import FOLDER_PREFIX, Addition, record_path, remote_blob_path, version_folder
 from neuron_store.store.remotes.stored_bytes import content_fault, measure_stored
 from neuron_store.store.results import Result, checked_component
 
@@ -49,7 +51,10 @@ LARGEST_RECORD = 1 << 20  # bytes
 _LARGEST_TEXT = 4 << 20  # bytes; longer text of a compile stays at home
 _BINARY_ROLES = ("neff", "wrapped_neff")
 _LONGEST_NAME = 300  # characters
+_NAME = re.compile(r"[a-z][a-z_]{0,39}")
 _MOST_FIELDS = 10_000
+_MOST_PARTS = 100  # components
+_MOST_INPUTS = 1000
 
 
 class NotUploadable(NeuronStoreError):  # noqa: N818 - an answer, not an error
@@ -214,24 +219,30 @@ def make_upload(layout: "Layout", result: Result, names: "PrivateNames", *, with
     record = Record()
     record.key, record.proof = result.key, proof
     record.input = {
-        "name": names.redact(os.path.basename(str(result.input.get("name", ""))))[:_LONGEST_NAME],
+        "name": _visible(names.redact(os.path.basename(str(result.input.get("name", "")))))[:_LONGEST_NAME],
         "size": int(result.input.get("size", 0)),
         "sha256": str(result.input.get("sha256", "")),
         "mode": str(result.input.get("mode", "")),
     }
     record.components = [
-        {**part, "fields": [names.redact_field(part["name"], field) for field in part["fields"]]}
+        {**part, "fields": [_visible(names.redact_field(part["name"], field)) for field in part["fields"]]}
         for part in result.components
     ]
     record.outputs = [blob for output in result.outputs.values() if (blob := maker.output(output)) is not None]
     record.inputs = [maker.kept_input(file) for file in result.input.get("files", ())] if with_inputs else []
     record.interleave = "" if maker.text_changed else result.interleave
     record.seconds = result.seconds
-    record.compiler_version = str(result.provenance.get("compiler_version") or "")
+    version = str(result.provenance.get("compiler_version") or "")
+    record.compiler_version = version if version_folder(version) == FOLDER_PREFIX + version else ""
     record.created = float(int(result.provenance.get("created", 0)))
     record.neuron_store = str(result.provenance.get("neuron_store", ""))
-    if len(record.encode()) > LARGEST_RECORD:
+    encoded = record.encode()
+    if len(encoded) > LARGEST_RECORD:
         raise NotUploadable(f"the record of {result.key} would be larger than {LARGEST_RECORD} bytes")
+    try:
+        decode_record(encoded, result.key, folder, 1 << 62)
+    except CorruptRemote as error:
+        raise NotUploadable(f"no other host would believe it: {error}") from error
     return Upload(record, folder, list(maker.additions.values()))
 
 
@@ -288,7 +299,7 @@ class _Maker:
     def kept_input(self, file: "dict[str, Any]") -> StoredBlob:
         """Return the description of an input that is kept with the result."""
         output = Output("neff", file["sha256"], file["xxh3"], file["size"], file["encoding"], None)
-        return self._stored(output, file["kind"], self.names.redact(file["name"])[:_LONGEST_NAME])
+        return self._stored(output, file["kind"], _visible(self.names.redact(file["name"]))[:_LONGEST_NAME])
 
 
 def _measure_whole(output: Output, path: str) -> "tuple[int, str]":
@@ -326,25 +337,25 @@ def _decode(document: "Any", key: str, folder: str, largest: int) -> Record:  # 
     record = Record()
     record.key = _text(document, "key", 32)
     record.proof = _text(document, "proof", 64)
-    record.compiler_version = _text(document, "compiler_version", 100)
+    record.compiler_version = _line(document, "compiler_version", 100)
     if record.key != key or not is_hex(record.proof, BLOB_LENGTH):
         raise ValueError("it is that of another key")
     if version_folder(record.compiler_version) != folder:
         raise ValueError("it is that of another compiler version")
     record.input = _decode_input(document["input"])
-    record.components = [checked_component(part) for part in _listed(document["components"], 100)]
+    record.components = [_decode_component(part) for part in _listed(document["components"], _MOST_PARTS)]
     if sum(len(part["fields"]) for part in record.components) > _MOST_FIELDS:
         raise ValueError("it has too many fields")
     record.outputs = [_decode_blob(entry, largest, "") for entry in _listed(document["outputs"], len(ROLES))]
     record.inputs = [
-        _decode_blob(entry, largest, _text(entry, "kind", 20)) for entry in _listed(document["inputs"], 1000)
+        _decode_blob(entry, largest, _line(entry, "kind", 20)) for entry in _listed(document["inputs"], _MOST_INPUTS)
     ]
     record.interleave = _text(document, "interleave", LARGEST_RECORD)
     record.seconds = document["seconds"]
     if record.seconds is not None and type(record.seconds) not in (int, float):
         raise TypeError("its seconds are no number")
     record.created = _number(document["created"])
-    record.neuron_store = _text(document, "neuron_store", 100)
+    record.neuron_store = _line(document, "neuron_store", 100)
     outputs = {blob.output.role: blob.output for blob in record.outputs}
     if len(outputs) != len(record.outputs):
         raise ValueError("an output stands twice")
@@ -356,23 +367,25 @@ def _decode(document: "Any", key: str, folder: str, largest: int) -> Record:  # 
 
 def _decode_input(entry: "Any") -> "dict[str, Any]":  # noqa: ANN401 - JSON
     found: dict[str, Any] = {
-        "name": _text(entry, "name", _LONGEST_NAME),
+        "name": _line(entry, "name", _LONGEST_NAME),
         "size": _count(entry["size"], 1 << 62),
         "sha256": _text(entry, "sha256", 64),
-        "mode": _text(entry, "mode", 100),
+        "mode": _line(entry, "mode", 100),
     }
-    if not is_hex(found["sha256"], BLOB_LENGTH) or "/" in found["name"] or "\0" in found["name"]:
+    if not is_hex(found["sha256"], BLOB_LENGTH) or "/" in found["name"]:
         raise ValueError("its input is none")
     return found
 
 
 def _decode_blob(entry: "Any", largest: int, kind: str) -> StoredBlob:  # noqa: ANN401 - JSON
     role = "neff" if kind else _text(entry, "role", 20)
-    name = _text(entry, "name", _LONGEST_NAME) if kind else ""
+    name = _line(entry, "name", _LONGEST_NAME) if kind else ""
     sha256, xxh3 = _text(entry, "sha256", 64), _text(entry, "xxh3", 32)
     size = _count(entry["size"], largest)
     if not is_hex(sha256, BLOB_LENGTH) or role not in ROLES:
         raise ValueError("an output is none")
+    if role not in _BINARY_ROLES and size > _LARGEST_TEXT:  # it would be held in memory, and printed
+        raise ValueError("an output is more text than a record may have")
     if "inline" in entry:
         content = base64.b64decode(_text(entry, "inline", 2 * INLINE_LIMIT), validate=True)
         if len(content) != size or size > INLINE_LIMIT or hashlib.sha256(content).hexdigest() != sha256:
@@ -393,6 +406,15 @@ def _decode_blob(entry: "Any", largest: int, kind: str) -> StoredBlob:  # noqa: 
     return StoredBlob(Output(role, sha256, xxh3, size, encoding, None), stored_sha256, stored_size, kind, name)
 
 
+def _decode_component(entry: "Any") -> "dict[str, Any]":  # noqa: ANN401 - JSON
+    found = checked_component(entry)
+    if not _NAME.fullmatch(found["name"]) or not is_hex(found["digest"], KEY_LENGTH):
+        raise ValueError("a component is none")
+    if not all(field.isprintable() for field in found["fields"]):
+        raise ValueError("a component has a field that is no text")
+    return found
+
+
 def _listed(value: "Any", most: int) -> "list[Any]":  # noqa: ANN401 - JSON
     if type(value) is not list or len(value) > most:
         raise TypeError("a list is none, or too long")
@@ -404,6 +426,22 @@ def _text(entry: "Any", name: str, longest: int) -> str:  # noqa: ANN401 - JSON
     if type(value) is not str or len(value) > longest:
         raise TypeError(f"its {name} is no text of at most {longest} characters")
     return value
+
+
+def _line(entry: "Any", name: str, longest: int) -> str:  # noqa: ANN401 - JSON
+    """Return a text that a terminal shows as it is: it comes to be read by a person."""
+    value = _text(entry, name, longest)
+    if not value.isprintable():
+        raise ValueError(f"its {name} has characters that nobody can see")
+    return value
+
+
+def _visible(text: str) -> str:
+    """Return `text` with escapes for what `_line` does not take."""
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _count(value: object, largest: int) -> int:

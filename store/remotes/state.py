@@ -7,6 +7,7 @@ host one time-out a minute, not one a process.
 
 import fcntl
 import json
+import math
 import os
 import random
 import time
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _FIRST_PAUSE, _LONGEST_PAUSE = 60.0, 1800.0  # seconds that a failed remote is left alone, doubled each time
 _HOUR = 3600.0
 _LONGEST_ERROR = 500  # characters
+_MOST_DOUBLINGS = 10  # of a pause; it has its greatest length long before
+_LOCK_PATIENCE = 3.0  # seconds to wait for the lock, which a process that was stopped may hold
+_LOCK_PAUSE = 0.005
+_CLOCK_SLACK = 1.0  # seconds
 
 
 class RemoteState:
@@ -53,6 +58,7 @@ class RemoteState:
             self._layout.make_folder(folder)
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
+            change(self.read())
             return
         try:
             _lock(lock)
@@ -96,7 +102,9 @@ class RemoteState:
     def failed_since(self, moment: float) -> bool:
         """Tell whether a process of this host gave the remote up at or after `moment` (Unix seconds)."""
         state = self.read()
-        return bool(_number(state, "failures")) and _number(state, "failed_at") >= moment
+        # A moment that is yet to come was noted before the clock was set back.
+        in_time = moment <= _number(state, "failed_at") <= time.time() + _CLOCK_SLACK
+        return bool(_number(state, "failures")) and in_time
 
     def note_failure(
         self, error: Exception, retry_after: "float | None" = None, credential: "str | None" = None
@@ -109,7 +117,7 @@ class RemoteState:
                 failures = _number(state, "failures")  # the same outage, seen by another process
             else:
                 failures = _number(state, "failures") + 1
-            pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+            pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, _MOST_DOUBLINGS), _LONGEST_PAUSE)
             if retry_after is not None:
                 pause = min(max(pause, retry_after), 2 * _LONGEST_PAUSE)
             state["failures"] = failures
@@ -206,12 +214,26 @@ def _commits(state: "dict[str, Any]") -> "list[float]":
 
 
 def _number(state: "dict[str, Any]", name: str) -> float:
+    """Return a number of the file's, 0 for what is none, or none that a time or a count can be."""
     value = state.get(name)
-    return value if isinstance(value, int | float) else 0.0
+    try:
+        number = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) and number >= 0 else 0.0
 
 
 def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        pass  # a file system without locks: the last writer wins
+    """Take the lock, or go on without: the last writer wins, and no compile waits for a process that was stopped."""
+    end = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return
+            time.sleep(_LOCK_PAUSE)
+            continue
+        except OSError:
+            pass  # a file system without locks
+        return
