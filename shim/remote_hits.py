@@ -6,7 +6,7 @@ from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import ConfigurationError, CorruptRemote, RemoteRefused, RemoteUnavailable
 from neuron_store.store.layout import Layout
 from neuron_store.store.remotes.fetch import Expected, fetch_blobs, fetch_record, require_expected
-from neuron_store.store.remotes.http_reader import ReadLimits, Unreachable
+from neuron_store.store.remotes.http_reader import Connections, ReadLimits, Unreachable
 from neuron_store.store.remotes.location import hub_offline, list_locations
 from neuron_store.store.remotes.opening import RemoteOptions, open_remote
 from neuron_store.store.results import save_result
@@ -57,22 +57,26 @@ class RemoteLook:
         for fault in faults:
             shim.incidents.append("remote_misconfigured")
             shim.log(fault)
-        return any(self._try(location, into, memory) for location in locations)
+        options = remote_options(shim.settings)
+        options.connections = connections = Connections()
+        try:
+            return any(self._try(location, into, memory, options) for location in locations)
+        finally:
+            connections.close()
 
-    def _try(self, location: "Location", into: Layout, memory: Layout) -> bool:
+    def _try(self, location: "Location", into: Layout, memory: Layout, options: RemoteOptions) -> bool:
         shim = self._shim
         try:
             if location.scheme == "hf" and hub_offline(shim.environ):
                 return False
-            return self._ask(location, into, memory)
+            return self._ask(location, into, memory, options)
         except Exception:  # noqa: BLE001
             shim.incidents.append("remote_fault")
             shim.log_fault(f"a fault of neuron-store, with the remote {location.url}")
             return False
 
-    def _ask(self, location: "Location", into: Layout, memory: Layout) -> bool:
+    def _ask(self, location: "Location", into: Layout, memory: Layout, options: RemoteOptions) -> bool:
         shim = self._shim
-        options = remote_options(shim.settings)
         remote, state = open_remote(location, memory, shim.environ, options)
         patience = options.limits.connect + options.limits.first_byte + _MARGIN
         may_try = state.may_try(patience, remote.credential)

@@ -9,7 +9,7 @@ import os
 import time
 
 from neuron_store.store.activity import place_path
-from neuron_store.store.layout import Layout, discard
+from neuron_store.store.layout import KEY_LENGTH, Layout, discard, is_hex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +91,18 @@ class KeyLock:
     def close(self) -> None:
         """Stop waiting for, or give back, the lock."""
         os.close(self._descriptor)
+
+
+def compiles_under_way(layout: Layout) -> bool:
+    """Tell whether it looks as if something is being compiled: a compile's lock is a file, empty unless one failed.
+
+    One that was killed leaves its file behind until it is swept, or its key compiled.
+    """
+    try:
+        with os.scandir(f"{layout.root}/locks") as entries:
+            return any(is_hex(entry.name, KEY_LENGTH) and not entry.stat().st_size for entry in entries)
+    except OSError:
+        return False
 
 
 class ActivityWatch:

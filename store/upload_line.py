@@ -117,8 +117,8 @@ class UploadLine:
         """Return why the remote takes nothing from who we are now, "" if it may."""
         return self.state.refused(self.remote.credential)
 
-    def is_due(self, *, hurried: bool) -> bool:
-        """Tell whether it is time to upload what is pending."""
+    def is_due(self, *, hurried: bool, compiling: bool = False) -> bool:
+        """Tell whether it is time to upload what is pending. While others are `compiling`, more is to come."""
         if not self.pending:
             return False
         policy = self._policy
@@ -126,7 +126,8 @@ class UploadLine:
             return True
         now = time.time()
         # A clock that was set back must not make anyone wait for the time that was.
-        return abs(now - self.pending[-1].at) >= policy.quiet or abs(now - self.pending[0].at) >= policy.max_age
+        quiet = not compiling and abs(now - self.pending[-1].at) >= policy.quiet
+        return quiet or abs(now - self.pending[0].at) >= policy.max_age
 
     def wait_after_failure(self) -> float:
         """Return the seconds until the next attempt."""

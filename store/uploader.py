@@ -9,6 +9,7 @@ import os
 import time
 
 from neuron_store.store.errors import RemoteRefused
+from neuron_store.store.locks import compiles_under_way
 from neuron_store.store.queue import calm_down, dequeue, hurry, is_hurried, queue_length
 from neuron_store.store.remotes.private_names import PrivateNames
 from neuron_store.store.upload_batch import Batch, load_batch
@@ -120,8 +121,12 @@ class Uploader:
             waiting = self._waiting_lines()
             if waiting:
                 idle_since = time.monotonic()
-                hurried = is_hurried(self._layout)
-                due = [line for line in waiting if line.is_due(hurried=hurried) and self._may_try(line)]
+                hurried, compiling = is_hurried(self._layout), compiles_under_way(self._layout)
+                due = [
+                    line
+                    for line in waiting
+                    if line.is_due(hurried=hurried, compiling=compiling) and self._may_try(line)
+                ]
                 for line in due:
                     self._attempt(line)
                 if due:

@@ -23,6 +23,19 @@ STANDIN = HERE / "standin_compiler.py"
 VERSION = "2.14.227.0+2d4f85be"
 
 
+# What a test's own process forks ends in the same breath, whatever threads the tests have (a Hub, JAX).
+FORK_WARNINGS = (
+    r"ignore:os\.fork\(\) was called:RuntimeWarning",
+    "ignore:This process .* is multi-threaded:DeprecationWarning",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for warning in FORK_WARNINGS:
+            item.add_marker(pytest.mark.filterwarnings(warning))
+
+
 def install_standin(folder: Path) -> Path:
     """Put a stand-in `neuronx-cc` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -276,6 +276,7 @@ class Hub:
         self.control = control
         self.commit_lock_seconds = 0.0
         self.requests: list[Request] = []
+        self.connections = 0  # that were made, not counting the CDN's
         self.bytes_received: Counter = Counter()
         self.faults = Faults()
         self._commit_quota: int | None = None
@@ -370,6 +371,7 @@ class Hub:
                 continue
             with self._lock:
                 self._sockets.add(sock)
+                self.connections += not is_cdn
             self._start_thread(self._serve, sock, is_cdn, closing)
 
     def _serve(self, sock: socket.socket, is_cdn: bool, closing: threading.Event) -> None:

@@ -84,6 +84,14 @@ def test_a_miss_costs_one_request(on_hub):
     assert on_hub.counters() == {"miss_stored": 1}
 
 
+def test_all_repos_of_a_hub_are_asked_over_one_connection(on_hub):
+    for name in ("one", "two"):
+        on_hub.hub.create_repo(f"alice/{name}")
+    on_hub.env["NEURON_STORE_REMOTES"] = "hf://alice/one|ro hf://alice/two|ro " + on_hub.env["NEURON_STORE_REMOTES"]
+    assert compile_on(on_hub, **SAME) == on_hub.neff
+    assert (on_hub.hub.count("resolve"), on_hub.hub.connections) == (4, 1)
+
+
 def test_a_hit_costs_one_request_for_the_record_and_one_for_each_blob(on_hub):
     compile_on(on_hub, **SAME)
     assert (on_hub.hub.count("resolve"), on_hub.hub.count("cdn"), on_hub.hub.count()) == (2, 1, 3)
@@ -472,7 +480,7 @@ def test_the_token_is_in_no_process_title_and_no_log(on_hub):
     on_hub.hub.fail(None, Stall(60), times=None)
     rank = on_hub.start("compile", on_hub.model(), *FLAGS, NEURON_STORE_REMOTE_FIRST_BYTE_TIMEOUT="5")
     time.sleep(0.5)
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True).stdout.splitlines()
     titles = [title for title in listed if "neuronx-cc" in title or "neuron_store" in title]
     rank.communicate()
     assert titles

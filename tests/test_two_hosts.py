@@ -191,6 +191,26 @@ def test_offline_nothing_is_uploaded_and_nothing_is_lost(make_host, hub):
     assert len([path for path in hub.files("alice/cache") if "0_RESULTS" in path]) == 2
 
 
+def test_the_uploader_waits_for_compiles_that_are_under_way(make_host, hub, tmp_path):
+    host = make_host("host")
+    host.use_remotes("hf://alice/cache", hub=hub)
+    host.env["NEURON_STORE_UPLOAD_MAX_AGE"] = "600"
+    going = tmp_path / "going"
+    slow = host.start(
+        "compile", host.model("slow.pb", b"\x0a\x04main slow"), "--output=slow.neff", STANDIN_WAIT_FOR=going
+    )
+    wait_for(lambda: len(host.runs) == 1)
+    for number in range(3):
+        compile_on(host, data=b"\x0a\x04main %d" % number)
+    time.sleep(1)  # five times what is quiet enough
+    assert hub.count("commit") == 0
+    going.touch()
+    assert slow.wait() == 0
+    slow.communicate()
+    wait_for(lambda: not list((host.store / "queue").glob("*/*")))
+    assert len(hub.commits("alice/cache")) == 1
+
+
 def test_without_uploads_the_queue_waits_for_push(make_host, hub):
     host = make_host("host")
     host.use_remotes("hf://alice/cache", hub=hub)

@@ -190,12 +190,16 @@ def test_a_batch_is_due_when_it_is_quiet_or_old_or_full_or_hurried(layout, remot
     queue_all(layout, remote, [make_key(2)])
     age(layout, remote.identity, 50)
 
-    def due(hurried=False, **policy):
-        return line_of(layout, remote, **{"quiet": 1000, "max_age": 1000, **policy}).is_due(hurried=hurried)
+    def due(hurried=False, compiling=False, **policy):
+        line = line_of(layout, remote, **{"quiet": 1000, "max_age": 1000, **policy})
+        return line.is_due(hurried=hurried, compiling=compiling)
 
     assert not due()
     assert due(quiet=49)
     assert not due(quiet=60)
+    assert not due(quiet=49, compiling=True)
+    assert due(max_age=99, compiling=True)
+    assert due(hurried=True, compiling=True)
     assert due(max_age=99)
     assert not due(max_age=110)
     assert due(most_results=2)

@@ -55,6 +55,16 @@ class ReadLimits:
         self.min_rate = min_rate
 
 
+class Connections(dict[tuple[str, str, int], "_Connection"]):
+    """Kept-alive connections by their origins: scheme, host and port."""
+
+    def close(self) -> None:
+        """Close all of them."""
+        for connection in self.values():
+            connection.close()
+        self.clear()
+
+
 class HttpReader:
     """Reads from one origin, and from where it redirects to.
 
@@ -72,7 +82,9 @@ class HttpReader:
         environ: "Mapping[str, str]",
         given_up: "Callable[[], bool]" = lambda: False,
         may_fork: bool = True,
+        connections: "Connections | None" = None,
     ) -> None:
+        """`connections` are kept by whoever gives them, for several readers of one thread."""
         self._endpoint = endpoint
         self._origin = _origin_of(endpoint)
         self._token = token
@@ -81,7 +93,7 @@ class HttpReader:
         self._environ = environ
         self._given_up = given_up
         self._may_fork = may_fork
-        self._connections: dict[tuple[str, str, int], _Connection] = {}
+        self._connections = Connections() if connections is None else connections
 
     def read(self, path: str, limit: int) -> "bytes | None":
         """Return the body of `path` below the endpoint, None if it is not there.
@@ -131,9 +143,7 @@ class HttpReader:
 
     def close(self) -> None:
         """Close all connections."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections = {}
+        self._connections.close()
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -188,6 +198,7 @@ class HttpReader:
             headers["Range"] = f"bytes={begin}-"
         kept = self._connections.get(key)
         if kept is not None and kept.socket is not None:
+            kept.given_up = self._given_up
             try:
                 return kept.ask(target, headers, deadline)
             except BrokenOff:

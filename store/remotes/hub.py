@@ -84,9 +84,9 @@ class HubRemote(Remote):
 
     def close(self) -> None:
         """See the base."""
-        if self._reader is not None:
+        if self._reader is not None and self._options.connections is None:
             self._reader.close()
-            self._reader = None
+        self._reader = None
 
     def _resolve_path(self, path: str) -> str:
         from urllib.parse import quote
@@ -109,6 +109,7 @@ class HubRemote(Remote):
                 environ=self._environ,
                 given_up=self._given_up,
                 may_fork=self._options.may_fork,
+                connections=self._options.connections,
             )
         return self._reader
 

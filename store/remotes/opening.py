@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neuron_store.store.remotes.base import Remote
+    from neuron_store.store.remotes.http_reader import Connections
     from neuron_store.store.remotes.location import Location
 
 
@@ -23,9 +24,10 @@ class RemoteOptions:
         xet: "auto", "on" or "off".
         agent: what we call ourselves.
         may_fork: whether this process has no threads, so that it may fork.
+        connections: that Hub repos share, and whoever opens them closes; None: each repo has its own.
     """
 
-    __slots__ = ("agent", "largest", "limits", "may_fork", "upload_timeout", "xet")
+    __slots__ = ("agent", "connections", "largest", "limits", "may_fork", "upload_timeout", "xet")
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class RemoteOptions:
         self.xet = xet
         self.agent = agent
         self.may_fork = may_fork
+        self.connections: Connections | None = None
 
 
 def open_remote(
