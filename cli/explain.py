@@ -23,7 +23,6 @@ from neuron_store.store.events import Event
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import all_keys, find_key, load_result
 
-_SHOWN_KEY = 12  # digits
 _STORED = "miss_stored"
 
 
@@ -248,7 +247,7 @@ def _compare_nearest(layout: Layout, side: Side, report: Report) -> None:
 
 def _describe(side: Side) -> str:
     made = f", compiled {presentation.age(side.created)} ago" if side.created else ""
-    return f"{side.key[:_SHOWN_KEY]}  {side.module or 'a module without a name'}{made}"
+    return f"{side.key[: presentation.SHOWN_KEY]}  {side.module or 'a module without a name'}{made}"
 
 
 def _nearest(layout: Layout, side: Side) -> tuple["Side | None", int]:

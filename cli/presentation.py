@@ -18,6 +18,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 _UNBOUNDED = 100_000  # columns
+SHOWN_KEY = 12  # digits
 
 
 def print_table(table: Table) -> None:
@@ -35,6 +36,17 @@ def progress(*columns: ProgressColumn) -> Progress:
     """Return a progress display on stderr that vanishes when it ends; nothing at all where no terminal is."""
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def table_of_results(numbers: dict[str, int]) -> Table:
+    """Return an empty table of results: key, `numbers` (title -> least width), compiler, module."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("key", no_wrap=True, min_width=SHOWN_KEY)
+    for title, narrowest in numbers.items():
+        table.add_column(title, justify="right", no_wrap=True, min_width=narrowest)
+    for title, narrowest in (("compiler", 10), ("module", 6)):
+        table.add_column(title, overflow="ellipsis", min_width=narrowest)
+    return table
 
 
 def write(text: str) -> None:

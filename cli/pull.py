@@ -24,7 +24,6 @@ from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import ConfigurationError, RemoteError
 from neuron_store.store.layout import Layout
 
-_SHOWN_KEY = 12  # digits
 _MOST_NAMED = 10  # faults that are told one by one
 _MOST_THREADS = 64
 _GLANCE = 0.1  # seconds between two updates of the progress bar
@@ -64,8 +63,10 @@ class Pulled:
     def as_text(self) -> str:
         """Return it as a line; what could not be had is told one by one on stderr."""
         made = self.fetched
-        lines = [f"{key[:_SHOWN_KEY]} is corrupt: {reason}" for key, reason in made.corrupt.items()]
-        lines += [f"{key[:_SHOWN_KEY]} could not be fetched: {reason}" for key, reason in made.failed.items()]
+        lines = [f"{key[: presentation.SHOWN_KEY]} is corrupt: {reason}" for key, reason in made.corrupt.items()]
+        lines += [
+            f"{key[: presentation.SHOWN_KEY]} could not be fetched: {reason}" for key, reason in made.failed.items()
+        ]
         for line in lines[:_MOST_NAMED]:
             presentation.remark(line)
         if len(lines) > _MOST_NAMED:
@@ -98,7 +99,7 @@ class Pulled:
             failed = presentation.plural(len(made.failed), "result")
             said.append(f"{failed} could not be fetched; pull again to fetch what is missing")
         if self.missing:
-            keys = ", ".join(key[:_SHOWN_KEY] for key in self.missing)
+            keys = ", ".join(key[: presentation.SHOWN_KEY] for key in self.missing)
             said.append(f"no remote has {keys}")
         if said:
             raise RemoteError("; ".join(said))

@@ -30,7 +30,6 @@ from neuron_store.store.remotes.fetch import fetch_record
 from neuron_store.store.remotes.opening import open_remote
 from neuron_store.store.remotes.records import Record
 
-_SHOWN_KEY = 12  # digits
 _RECORDS_AT_ONCE = 200  # are read before it is seen how many of them fit
 
 
@@ -219,15 +218,10 @@ def _row(record: Record) -> RemoteRow:
 
 
 def _table(rows: list[RemoteRow]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("key", no_wrap=True, min_width=_SHOWN_KEY)
-    for title, narrowest in (("size", 8), ("stored", 8), ("compile", 7), ("age", 6)):
-        table.add_column(title, justify="right", no_wrap=True, min_width=narrowest)
-    for title, narrowest in (("compiler", 10), ("module", 6)):
-        table.add_column(title, overflow="ellipsis", min_width=narrowest)
+    table = presentation.table_of_results({"size": 8, "stored": 8, "compile": 7, "age": 6})
     for row in rows:
         table.add_row(
-            row.key[:_SHOWN_KEY],
+            row.key[: presentation.SHOWN_KEY],
             presentation.size(row.size),
             presentation.size(row.stored),
             presentation.duration(row.seconds),

@@ -22,8 +22,6 @@ from neuron_store.store.errors import CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import Result, all_keys, find_key, load_result
 
-_SHOWN_KEY = 12  # digits
-
 
 class Order(str, Enum):
     """What `list` sorts by: newest, largest, slowest to compile or most often served first."""
@@ -159,15 +157,10 @@ def _row(result: Result, used: float, hits: int) -> Row:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("key", no_wrap=True, min_width=_SHOWN_KEY)
-    for title, narrowest in (("size", 8), ("compile", 7), ("age", 6), ("hits", 4)):
-        table.add_column(title, justify="right", no_wrap=True, min_width=narrowest)
-    for title, narrowest in (("compiler", 10), ("module", 6)):
-        table.add_column(title, overflow="ellipsis", min_width=narrowest)
+    table = presentation.table_of_results({"size": 8, "compile": 7, "age": 6, "hits": 4})
     for row in rows:
         table.add_row(
-            row.key[:_SHOWN_KEY],
+            row.key[: presentation.SHOWN_KEY],
             presentation.size(row.size),
             presentation.duration(row.seconds),
             presentation.age(row.created),

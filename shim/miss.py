@@ -10,7 +10,7 @@ from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.canonical import Canonical, make_canonical
 from neuron_store.shim.kept_inputs import begin_audit, keep_inputs
 from neuron_store.shim.outputs import OutputWatch
-from neuron_store.shim.remote_hits import RemoteLook, memory_aside
+from neuron_store.shim.remote_hits import RemoteLook, describe, memory_aside
 from neuron_store.shim.run_compiler import Capture, Run, die_like, run_compiler
 from neuron_store.shim.upload_queue import queue_result
 from neuron_store.shim.version import VERSION
@@ -306,14 +306,7 @@ class _Miss:
             return outcome
         result = Result(
             key=self.key,
-            components=[
-                {
-                    "name": c.name,
-                    "digest": c.digest(),
-                    "fields": [f.decode("utf-8", "backslashreplace") for f in c.fields],
-                }
-                for c in self.canonical.components
-            ],
+            components=[describe(component) for component in self.canonical.components],
             outputs=outputs,
             interleave=capture.interleave,
             seconds=run.seconds,

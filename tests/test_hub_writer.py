@@ -353,7 +353,7 @@ def test_rights_are_told(hub, make_writer):
     assert rights("hf_unknown") == (True, False, False)
     assert rights(repo="alice/none") == (True, False, False)
     assert rights(endpoint="http://127.0.0.1:9") == (False, None, None)
-    hub.fail("auth-check", Status(500), after=1)
+    hub.fail("auth-check", Status(500))
     assert rights() == (True, True, None)
 
 

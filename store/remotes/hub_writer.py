@@ -198,22 +198,18 @@ class HubWriter:
     def check(self) -> Access:
         """Ask for our rights. Raises nothing of its own."""
         try:
-            self._check_right("read", write=False)
+            self.folders()
         except RemoteRefused as error:
             return Access(reachable=True, readable=False, writable=False, detail=str(error))
         except RemoteError as error:
             return Access(reachable=False, readable=None, writable=None, detail=str(error))
         try:
-            self._check_right("write to", write=True)
+            self._ask("write to", self._api().auth_check, self._repo_id, repo_type=self._repo_type, write=True)
         except RemoteRefused as error:
             return Access(reachable=True, readable=True, writable=False, detail=str(error))
         except RemoteError as error:
             return Access(reachable=True, readable=True, writable=None, detail=str(error))
         return Access(reachable=True, readable=True, writable=True)
-
-    def _check_right(self, doing: str, *, write: bool) -> None:
-        api = self._api()
-        self._ask(doing, api.auth_check, self._repo_id, repo_type=self._repo_type, write=write)
 
 
 def _files(entries: "Iterable[Any]") -> "list[RemoteFile]":
