@@ -12,7 +12,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, close_session, constants
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    close_session,
+    constants,
+    set_client_factory,
+)
 from huggingface_hub.errors import (
     BadRequestError,
     GatedRepoError,
@@ -21,6 +28,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._http import default_client_factory
 from loopback_hub import (
     Body,
     Drop,
@@ -33,6 +41,8 @@ from loopback_hub import (
     WrongSize,
     start_hub,
 )
+
+from neuron_store.store.remotes import hub_client
 
 # The client's own uploads pass `data=` to httpx2, which httpx2 advises against.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -57,7 +67,8 @@ def _client(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    close_session()
+    set_client_factory(default_client_factory)  # where another test's uploads have set one of their own
+    hub_client._timeout_in_force = None
     yield
     close_session()
 
