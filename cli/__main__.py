@@ -1,5 +1,16 @@
-"""`python -m neuron_store.cli`, for where the script `neuron-store` is not on PATH."""
+"""`neuron-store`, and `python -m neuron_store.cli` for where that script is not on PATH."""
 
-from neuron_store.cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line. Ctrl-C before it is there ends as it does later."""
+    try:
+        from neuron_store.cli.main import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,7 @@ class Search:
         wanted: key -> what is to be fetched.
         present: how many of the results that were looked for are here already.
         missing: what was looked for and no remote has.
+        searched: the URLs of those that answered.
         faults: of remotes that could not be searched.
         remarks: of the official repo, where a Hub of one's own does not have it: nobody asked for that one.
     """
@@ -37,6 +38,7 @@ class Search:
         self.missing: list[str] = []
         self.faults: list[str] = []
         self.remarks: list[str] = []
+        self.searched: list[str] = []
         self._layout = layout
 
     def look_for(self, words: list[str]) -> None:
@@ -87,6 +89,7 @@ class Search:
                 (self.remarks if spare else self.faults).append(str(error))
                 continue
             opened.state.note_success()
+            self.searched.append(opened.remote.url)
             for version, key in found:
                 self.wanted.setdefault(key, Wanted(key, [])).sources.append((place, version))
 

@@ -22,6 +22,7 @@ from neuron_store.store.upload_lock import is_taken
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GLANCE = 0.1  # seconds
+_PATIENCE = 10.0  # seconds without progress, once there was an error: the next attempt may be minutes away
 _STARTS_APART = 5.0  # seconds after which an uploader that does not run is started (again)
 
 
@@ -51,6 +52,13 @@ def push_queued(layout: Layout, settings: Settings, timeout: float) -> str:
     return ", ".join(said)
 
 
+def say_waiting(layout: Layout, settings: Settings) -> str:
+    """Return what to say of results that wait for a remote, "" if there are none."""
+    locations = [location for location in list_locations(settings.remotes, os.environ)[0] if location.writable]
+    waiting = queued_for(layout, [open_location(location, layout, settings) for location in locations])
+    return f"{presentation.plural(waiting, 'result waits', 'results wait')} to be pushed" if waiting else ""
+
+
 def _remotes(layout: Layout, settings: Settings) -> list[Opened]:
     """Return the remotes that may take results now, as far as is known."""
     offline = hub_offline(os.environ)
@@ -66,14 +74,18 @@ def _wait(layout: Layout, settings: Settings, remotes: list[Opened], timeout: fl
     """Wait, and return why something may be left."""
     end = time.monotonic() + timeout
     start_again = 0.0
+    left, since = -1, time.monotonic()
     while True:
         waiting = [opened for opened in remotes if queue_length(layout, opened.remote.identity)]
         reasons = [_hopeless(opened, settings) for opened in waiting]
         if all(reasons):
             return "; ".join(reasons)
         now = time.monotonic()
-        if now >= end:
-            return _last_errors(waiting) or f"not done in {presentation.duration(timeout)}"
+        before, left = left, queued_for(layout, waiting)
+        since = since if left == before else now
+        errors = _last_errors(waiting)
+        if now >= end or (errors and now - since >= _PATIENCE):
+            return errors or f"not done in {presentation.duration(timeout)}"
         if now >= start_again and not is_taken(layout):
             start_uploader(layout)
             start_again = now + _STARTS_APART

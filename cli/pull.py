@@ -37,12 +37,15 @@ class Pulled:
         present: how many of the results that were asked for are here already.
         missing: keys that no remote has.
         faults: of whole remotes.
+        remarks: of remotes that nobody asked for.
+        urls: of the remotes that answered.
     """
 
     fetched: Fetched = field(default_factory=Fetched)
     present: int = 0
     missing: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     seconds: float = 0.0
     urls: list[str] = field(default_factory=list)
 
@@ -57,6 +60,7 @@ class Pulled:
             "corrupt": self.fetched.corrupt,
             "failed": self.fetched.failed,
             "faults": self.faults,
+            "remarks": self.remarks,
             "remotes": self.urls,
         }
 
@@ -170,8 +174,10 @@ def pull_all(layout: Layout, chosen: Settings, remotes: list[Opened]) -> Pulled:
 
 
 def _fetch(layout: Layout, chosen: Settings, search: Search, jobs: int) -> Pulled:
-    urls = [opened.remote.url for opened in search.remotes]
-    pulled = Pulled(present=search.present, missing=search.missing, faults=search.faults, urls=urls)
+    urls = search.searched or [opened.remote.url for opened in search.remotes]
+    pulled = Pulled(
+        present=search.present, missing=search.missing, faults=search.faults, remarks=search.remarks, urls=urls
+    )
     for remark in search.remarks:
         presentation.remark(remark)
     if not search.wanted:

@@ -94,7 +94,7 @@ def list_versions(opened: Opened, *, as_json: bool) -> None:
         table = Table(box=None, pad_edge=False)
         table.add_column("compiler", no_wrap=True)
         table.add_column("results", justify="right")
-        table.add_column("size", justify="right", no_wrap=True)
+        table.add_column("stored", justify="right", no_wrap=True)
         for row in held:
             table.add_row(row["compiler"], presentation.number(row["results"]), presentation.size(row["bytes"]))
         presentation.print_table(table)

@@ -95,7 +95,8 @@ def _status(one: Opened, layout: Layout, chosen: Settings) -> Status:
             made.writable, made.detail = access.writable, access.detail
     if location.writable:
         made.refused = state.refused(remote.credential)
-        made.commits_left = max(0, chosen.upload_commits_per_hour - len(state.commits_in_hour()))
+        if remote.counts_commits:
+            made.commits_left = max(0, chosen.upload_commits_per_hour - len(state.commits_in_hour()))
     return made
 
 

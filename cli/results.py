@@ -193,6 +193,7 @@ def show(
         return
     blobs = _blobs(layout, result)
     if as_json:
+        result.provenance.pop("private", None)  # found in the texts, and to be shown to nobody
         presentation.print_json({**result.as_dict(), "blobs": blobs})
         return
     table = Table(box=None, pad_edge=False, show_header=False)

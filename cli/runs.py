@@ -39,7 +39,7 @@ def run(
     begun = time.time()
     environ, run_id = shimmed_environment(dict(os.environ))
     code = _run(command, environ)
-    pushed = _push(push_timeout) if push else ""
+    pushed = _push(push_timeout if push else None)
     if not quiet:
         _say_summary(run_id, begun, pushed)
     die_like(code)
@@ -81,15 +81,17 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
     return process.wait()
 
 
-def _push(timeout: float) -> str:
-    """Wait for the upload; return what to say of it. Never raises: the command's own end is what counts."""
-    try:
-        chosen = settings()
-        if not chosen.upload:
-            return ""
-        from neuron_store.cli.last_push import push_queued
+def _push(timeout: "float | None") -> str:
+    """Wait for the upload, unless `timeout` is None; return what to say of it.
 
-        return push_queued(local_store(), chosen, timeout)
+    Never raises: the command's own end is what counts.
+    """
+    try:
+        chosen, layout = settings(), local_store()
+        from neuron_store.cli.last_push import push_queued, say_waiting
+
+        pushed = push_queued(layout, chosen, timeout) if timeout is not None and chosen.upload else ""
+        return pushed or say_waiting(layout, chosen)
     except (NeuronStoreError, OSError) as error:
         return f"nothing was pushed: {error}"
 

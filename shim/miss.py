@@ -16,11 +16,13 @@ from neuron_store.shim.upload_queue import queue_result
 from neuron_store.shim.version import VERSION
 from neuron_store.store.activity import directory_place, output_place
 from neuron_store.store.blob_writer import store_blob
-from neuron_store.store.blobs import MissingBlob
+from neuron_store.store.blobs import MissingBlob, read_blob
 from neuron_store.store.direct import DirectEntry, encode_direct
 from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import Layout
 from neuron_store.store.locks import DONE, HELD, PEERS_FAILED, TIMED_OUT, ActivityWatch, KeyLock, sweep
+from neuron_store.store.remotes.private_names import PrivateNames
+from neuron_store.store.remotes.records import LARGEST_TEXT, TEXT_ROLES
 from neuron_store.store.results import Result, direct_entry, load_result, save_result
 
 TYPE_CHECKING = False
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuron_store.shim.main import Shim
+    from neuron_store.store.direct import Output
 
 _GENERAL_FAILURE = 70  # the compiler's own exit code for a general failure
 _SERVED = "served"
@@ -311,7 +314,7 @@ class _Miss:
             interleave=capture.interleave,
             seconds=run.seconds,
             input_file=self._describe_input(kept),
-            provenance=self._describe_provenance(),
+            provenance={**self._describe_provenance(), "private": self._find_private_names(outputs)},
         )
         save_result(shim.layout, result)
         entry = DirectEntry(self.key, run.seconds, capture.interleave, outputs, _side_files(self.canonical))
@@ -333,6 +336,18 @@ class _Miss:
             "reason": fingerprint.reason,
             "files": kept,
         }
+
+    def _find_private_names(self, outputs: "dict[str, Output]") -> "dict[str, list[str]]":
+        """Return what of this environment stands in the result's texts: an upload from another must leave it out."""
+        shim = self.shim
+        texts = [field for component in self.canonical.components for field in describe(component)["fields"]]
+        texts.append(shim.model.name if shim.model else "")
+        texts += [
+            read_blob(shim.layout, output).decode("utf-8", "surrogateescape")
+            for output in outputs.values()
+            if output.role in TEXT_ROLES and output.size <= LARGEST_TEXT
+        ]
+        return PrivateNames.of_host(shim.environ).found_in(texts)
 
     def _describe_provenance(self) -> "dict[str, object]":
         shim = self.shim

@@ -14,6 +14,7 @@ from neuron_store.store.results import save_result
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from neuron_store.hashing.keys import Component
     from neuron_store.shim.canonical import Canonical
@@ -134,7 +135,7 @@ class RemoteLook:
         self._shim.log(f"{incident}: {location.url}: {error}")
 
 
-def describe(component: "Component") -> "dict[str, object]":
+def describe(component: "Component") -> "dict[str, Any]":
     """Return a component of the key as a result records it."""
     fields = [field.decode("utf-8", "backslashreplace") for field in component.fields]
     return {"name": component.name, "digest": component.digest(), "fields": fields}

@@ -8,7 +8,8 @@ Grammar, version 1:
 The object: `key`; `components` (name, digest, fields as text); `outputs` (role, sha256, xxh3, size in bytes,
 encoding); `interleave` (see direct.py); `exit_code` (0); `seconds` of compile, null where unknown; `input` (name,
 size in bytes, sha256 and mode of the canonical input, `proof`: the SHA-256 over all components); `provenance` (created
-in Unix seconds, host, user, compiler path, command line, versions; for a result that was fetched its `origin`).
+in Unix seconds, host, user, compiler path, command line, versions, `private`: names of users, hosts, folders and secrets that stand in the texts;
+for a result that was fetched its `origin`).
 """
 
 import os

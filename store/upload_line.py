@@ -145,7 +145,7 @@ class UploadLine:
         self.failures = 0
         self.last_error = ""
         self._not_before = 0.0
-        self.state.forget_refusal()
+        self.state.note_upload()
 
     def note_failure(self, error: Exception) -> None:
         """An attempt failed: the next one has to wait, at random up to twice as long as the last, so that hosts spread."""

@@ -286,7 +286,11 @@ class Uploader:
             self._go_on()
 
         line.state.note_commit()
-        line.remote.add(batch.additions, batch.message, arrived)
+        try:
+            line.remote.add(batch.additions, batch.message, arrived)
+        except RemoteRefused:
+            line.state.take_back_commit()
+            raise
         for member in batch.sending:
             self._take_out(line, member.entry, "upload_done", "")
             self._summary.uploaded += 1

@@ -174,7 +174,7 @@ def test_list_shows_the_compiler_versions_of_a_remote(filled):
     host, name = filled
     done = ns(host, "list", name)
     assert [line.split() for line in done.stdout.splitlines()] == [
-        ["compiler", "results", "size"],
+        ["compiler", "results", "stored"],
         [VERSION, "3", "9.0", "kB"],
     ]
     assert done.stderr == "neuron-store: 1 compiler version has only what others keep there\n"

@@ -510,10 +510,21 @@ def test_run_waits_no_longer_than_it_may(online, hub, words):
 
 
 def test_run_pushes_nothing_where_it_must_not(online, hub):
-    for extra in ({"NEURON_STORE_UPLOAD": "false"}, {"HF_HUB_OFFLINE": "1"}, {"NEURON_STORE_REMOTES": "none"}):
+    for extra in ({"NEURON_STORE_UPLOAD": "false"}, {"HF_HUB_OFFLINE": "1"}):
         said = run(online, "--", *COMPILE, online.model(), **extra)
-        assert "push" not in said
+        assert said.rstrip().endswith("; 1 result waits to be pushed")
+    assert "push" not in run(online, "--", *COMPILE, online.model(), NEURON_STORE_REMOTES="none")
     assert records(hub) == []
+
+
+def test_run_does_not_wait_long_for_a_hub_that_is_down(online, hub):
+    hub.down()
+    begun = time.monotonic()
+    said = run(online, "--push-timeout", "600", "--", *COMPILE, online.model(), NEURON_STORE_UPLOAD="true")
+    assert "1 result is still to be pushed" in said
+    assert "refused" in said
+    assert time.monotonic() - begun < 300  # half of what it may take
+    hub.up()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

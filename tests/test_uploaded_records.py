@@ -69,6 +69,22 @@ def test_nothing_private_is_uploaded(host):
         assert [piece for piece in pieces if name.encode() in piece] == [], name
 
 
+def test_nothing_private_is_uploaded_from_another_environment_than_the_compiles(host):
+    private = {
+        "USER": "danuser",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG",
+        "HOSTNAME": "node7",
+        "HF_TOKEN": "hf_short",
+    }
+    said = [["o", "danuser on node7: wJalrXUtnFEMI/K7MDENG\n"], ["e", "Danuser hf_short\n"]]
+    host.cc("compile", host.model("danuser.pb"), *FLAGS, STANDIN_PRINT=json.dumps(said), **private)
+    pieces = everything_in(upload_of(host))
+    for name in ("danuser", "wJalrXUtnFEMI", "node7", "hf_short"):
+        assert [piece for piece in pieces if name.encode() in piece] == [], name
+    shown = host.cli("show", next(all_keys(host.layout)), "--json").stdout
+    assert "wJalrXUtnFEMI" not in shown
+
+
 def test_the_addition_names_are_of_the_grammar_and_tell_nothing(host):
     compile_on(host, **SAME)
     upload = upload_of(host)

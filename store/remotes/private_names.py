@@ -50,12 +50,17 @@ class PrivateNames:
         secrets: "Iterable[str]" = (),
     ) -> None:
         """`folders` are absolute paths that are known to be someone's own, which may have blanks in them."""
-        self._known = tuple(folders)
-        self._secrets = _alternatives(secrets, _SHORTEST_SECRET, words=False)
-        self._folders = _below(self._known)
-        self._users = _alternatives(users, 2, words=True)
+        self._listed = {
+            "users": tuple(users),
+            "hosts": tuple(hosts),
+            "folders": tuple(folders),
+            "secrets": tuple(secrets),
+        }
+        self._secrets = _alternatives(self._listed["secrets"], _SHORTEST_SECRET, words=False)
+        self._folders = _below(self._listed["folders"])
+        self._users = _alternatives(self._listed["users"], 2, words=True)
         self._hosts = _alternatives(
-            (name for host in hosts for name in (host, host.partition(".")[0])),
+            (name for host in self._listed["hosts"] for name in (host, host.partition(".")[0])),
             2,
             words=True,
             more=r"(?:\.[A-Za-z0-9-]*[A-Za-z0-9])*",
@@ -80,12 +85,21 @@ class PrivateNames:
         secrets.append(hub_token(environ))
         return cls(users=users, hosts=hosts, folders=[folder for folder in folders if folder != "/"], secrets=secrets)
 
-    def and_folders(self, folders: "Iterable[str]") -> "PrivateNames":
-        """Return the same with more folders."""
-        more = PrivateNames()
-        more._secrets, more._users, more._hosts = self._secrets, self._users, self._hosts
-        more._folders = _below((*self._known, *folders))
-        return more
+    def joined_with(self, others: "Mapping[str, Iterable[str]]") -> "PrivateNames":
+        """Return the same with more names, by their kinds: users, hosts, folders, secrets."""
+        listed = {
+            kind: (*names, *(name for name in others.get(kind, ()) if isinstance(name, str)))
+            for kind, names in self._listed.items()
+        }
+        return PrivateNames(**listed)
+
+    def found_in(self, texts: "Iterable[str]") -> "dict[str, list[str]]":
+        """Return, by kind, the names that occur in `texts`: who uploads them later may not know that they are private."""
+        everything = "\0".join(texts).lower()
+        return {
+            kind: sorted({name for name in names if name and name.lower() in everything})
+            for kind, names in self._listed.items()
+        }
 
     def redact(self, text: str) -> str:
         """Return `text` without anything private."""

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
 FORMAT = "neuron-store record 1"
 LARGEST_RECORD = 1 << 20  # bytes
-_LARGEST_TEXT = 4 << 20  # bytes; longer text of a compile stays at home
+LARGEST_TEXT = 4 << 20  # bytes; longer text of a compile stays at home
 _BINARY_ROLES = ("neff", "wrapped_neff")
+TEXT_ROLES = tuple(role for role in ROLES if role not in _BINARY_ROLES)
 _LONGEST_NAME = 300  # characters
 _NAME = re.compile(r"[a-z][a-z_]{0,39}")
 _MOST_FIELDS = 10_000
@@ -213,7 +214,7 @@ def make_upload(layout: "Layout", result: Result, names: "PrivateNames", *, with
     proof = result.input.get("proof")
     if not isinstance(proof, str) or not is_hex(proof, BLOB_LENGTH):
         raise NotUploadable(f"the result {result.key} has no proof of its inputs")
-    names = names.and_folders(_own_folders(result))
+    names = names.joined_with({"folders": list(_own_folders(result))}).joined_with(_recorded_names(result))
     folder = version_folder(str(result.provenance.get("compiler_version") or ""))
     maker = _Maker(layout, names, folder)
     record = Record()
@@ -255,6 +256,16 @@ def _own_folders(result: Result) -> "Iterator[str]":
                 yield os.path.dirname(path)
 
 
+def _recorded_names(result: Result) -> "dict[str, list[str]]":
+    """Return the private names that were found in the result where it was made."""
+    recorded = result.provenance.get("private")
+    return {
+        str(kind): names
+        for kind, names in (recorded.items() if isinstance(recorded, dict) else ())
+        if type(names) is list
+    }
+
+
 class _Maker:
     """Describes blobs, and collects the additions that they need."""
 
@@ -269,7 +280,7 @@ class _Maker:
         """Return the description of an output, None for one that stays at home."""
         if output.role in _BINARY_ROLES:
             return self._stored(output)
-        if output.size > _LARGEST_TEXT:
+        if output.size > LARGEST_TEXT:
             self.text_changed = True
             return None
         text = read_blob(self.layout, output)
@@ -384,7 +395,7 @@ def _decode_blob(entry: "Any", largest: int, kind: str) -> StoredBlob:  # noqa: 
     size = _count(entry["size"], largest)
     if not is_hex(sha256, BLOB_LENGTH) or role not in ROLES:
         raise ValueError("an output is none")
-    if role not in _BINARY_ROLES and size > _LARGEST_TEXT:  # it would be held in memory, and printed
+    if role not in _BINARY_ROLES and size > LARGEST_TEXT:  # it would be held in memory, and printed
         raise ValueError("an output is more text than a record may have")
     if "inline" in entry:
         content = base64.b64decode(_text(entry, "inline", 2 * INLINE_LIMIT), validate=True)

@@ -169,6 +169,17 @@ class RemoteState:
         if self.read().get("refused"):
             self.change(lambda state: state.pop("refused", None))
 
+    def note_upload(self) -> None:
+        """Writing works: forget what was wrong."""
+
+        def forget(state: "dict[str, Any]") -> None:
+            for name in ("refused", "last_error", "last_error_at"):
+                state.pop(name, None)
+
+        known = self.read()
+        if known.get("refused") or known.get("last_error"):
+            self.change(forget)
+
     def note_error(self, error: Exception) -> None:
         """Remember an error of the uploader's for `remote status`."""
         self.change(lambda state: self._remember_error(state, error))
@@ -180,6 +191,10 @@ class RemoteState:
             state["commits"] = [*_commits(state), time.time()]
 
         self.change(note)
+
+    def take_back_commit(self) -> None:
+        """The last commit that was counted was refused: there was none."""
+        self.change(lambda state: state.update(commits=_commits(state)[:-1]))
 
     def commits_in_hour(self) -> "list[float]":
         """Return when commits were made in the last hour (Unix seconds), in order."""
