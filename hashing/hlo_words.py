@@ -274,7 +274,7 @@ def read_json(config: bytes) -> "Any":  # noqa: ANN401 - JSON
     return None
 
 
-def _json_difference(one: "Any", other: "Any", place: str) -> tuple[str, str, str]:  # noqa: ANN401
+def _json_difference(one: "Any", other: "Any", place: str) -> tuple[str, str, str]:  # noqa: ANN401 - JSON
     """Return where two documents first differ, and both values there in words."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in {**one, **other}:
@@ -290,5 +290,5 @@ def _json_difference(one: "Any", other: "Any", place: str) -> tuple[str, str, st
     return place, _json_text(one), _json_text(other)
 
 
-def _json_text(value: "Any") -> str:  # noqa: ANN401
+def _json_text(value: "Any") -> str:  # noqa: ANN401 - JSON
     return text((value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "backslashreplace"))

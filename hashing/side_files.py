@@ -153,7 +153,7 @@ class _Pairs:
         self.pairs = pairs
 
 
-def _read_json(config: bytes) -> "Any":  # noqa: ANN401
+def _read_json(config: bytes) -> "Any":  # noqa: ANN401 - JSON
     """Return the JSON that a configuration is, plain or in base64; None if it is something else.
 
     Only objects and arrays count: a bare word is text.

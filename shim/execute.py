@@ -55,10 +55,10 @@ def replace_process(program: str, arguments: list[str], environ: "dict[str, str]
         return _refuse(f"{program} calls neuronx-cc by name and so comes back here for ever; set NEURON_STORE_COMPILER")
     restore_signals()
     try:
-        os.execve(program, [program, *arguments], environ)  # noqa: S606
+        os.execve(program, [program, *arguments], environ)  # noqa: S606 - becoming the compiler is what this is for
     except OSError as error:
         if error.errno == _ENOEXEC:  # a script without #!, which a shell would run
-            os.execve("/bin/sh", ["/bin/sh", program, *arguments], environ)  # noqa: S606
+            os.execve("/bin/sh", ["/bin/sh", program, *arguments], environ)  # noqa: S606 - becoming the compiler is what this is for
         return _refuse(f"{program} cannot be executed: {error.strerror}", error)
 
 

@@ -206,7 +206,7 @@ class _Miss:
             outcome = self._judge(run, watch, capture)
             if outcome == "miss_stored":
                 outcome = self._store(run, watch, capture, activity)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the compiler has run: it must not run again
             outcome = "miss_store_failed"
             shim.log_fault(f"the result of {self.key} could not be stored: {error}")
         steps = [capture.close] if activity is None else [activity.end, capture.close]
@@ -222,7 +222,7 @@ class _Miss:
         """Take a step after the compile; if it fails, the next ones are taken all the same."""
         try:
             step()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the compiler has run: it must not run again
             self.shim.log_fault(f"after the compile of {self.key}: {error}")
 
     def _watch_activity(self) -> "ActivityWatch | None":

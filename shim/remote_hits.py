@@ -51,7 +51,7 @@ class RemoteLook:
         shim = self._shim
         try:
             locations, faults = list_locations(shim.settings.remotes, shim.environ)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - without the remotes, the compiler runs
             shim.incidents.append("remote_fault")
             shim.log_fault("a fault of neuron-store, in the list of remotes")
             return False
@@ -71,7 +71,7 @@ class RemoteLook:
             if location.scheme == "hf" and hub_offline(shim.environ):
                 return False
             return self._ask(location, into, memory, options)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - without the remotes, the compiler runs
             shim.incidents.append("remote_fault")
             shim.log_fault(f"a fault of neuron-store, with the remote {location.url}")
             return False

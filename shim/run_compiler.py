@@ -35,7 +35,7 @@ class Capture:
     def __init__(self, folder: "str | None", limit: int) -> None:
         """Spill into `folder`; beyond `limit` bytes in all, keep nothing more."""
         self.files: dict[str, IO[bytes]] = {
-            name: tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
+            name: tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115 - see close
             for name in "oe"
         }
         self.turns: list[tuple[str, int]] = []

@@ -24,7 +24,7 @@ def queue_result(shim: "Shim", key: str, corrupt: "Collection[str]" = ()) -> Non
     try:
         if _queue(shim, key, corrupt) and shim.settings.upload and not is_taken(shim.layout):
             start_in_background([UPLOAD_COMMAND], {**shim.environ, "NEURON_STORE_DIR": shim.layout.root})
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - the compile is done, and must not fail of this
         shim.incidents.append("queue_failed")
         shim.log_fault(f"the result of {key} could not be queued for upload")
 

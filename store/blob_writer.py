@@ -30,7 +30,7 @@ def store_blob(layout: Layout, role: str, source: int, level: int = DEFAULT_LEVE
     try:
         sha256, xxh3, read = _copy(source, begin, descriptor, size if encoding == "zst" else None, level)
         if read != size:
-            raise OSError(  # noqa: TRY301
+            raise OSError(  # noqa: TRY301 - what was written is thrown away below
                 f"the {role} changed while it was stored"
             )
     except BaseException:

@@ -103,7 +103,7 @@ def _decompress_bytes(stored: bytes, size: int) -> bytes:
             raise CorruptEntry("the blob's header tells another size")
         if size == 0:
             return b""
-        return zstd.ZstdDecompressor().decompress(stored)  # type: ignore[no-any-return]
+        return zstd.ZstdDecompressor().decompress(stored)  # type: ignore[no-any-return]  # the extension has no types
     except (zstd.ZstdError, MemoryError) as error:
         raise CorruptEntry(f"the blob cannot be decompressed: {error}") from error
 

@@ -18,7 +18,7 @@ class CorruptEntry(NeuronStoreError):  # noqa: N818 - a state of the store that 
         self.path = path
 
 
-class StoreUnavailable(NeuronStoreError):  # noqa: N818
+class StoreUnavailable(NeuronStoreError):  # noqa: N818 - its name says what happened
     """The store's folder cannot be read or written."""
 
 
@@ -28,21 +28,21 @@ class ConfigurationError(NeuronStoreError):
     exit_code = 2
 
 
-class NotFound(NeuronStoreError):  # noqa: N818
+class NotFound(NeuronStoreError):  # noqa: N818 - its name says what happened
     """Nothing in the store fits what was asked for."""
 
 
-class AmbiguousKey(NeuronStoreError):  # noqa: N818
+class AmbiguousKey(NeuronStoreError):  # noqa: N818 - its name says what happened
     """A prefix fits several keys."""
 
     exit_code = 2
 
 
-class OutputUnwritable(NeuronStoreError):  # noqa: N818
+class OutputUnwritable(NeuronStoreError):  # noqa: N818 - its name says what happened
     """A hit cannot be written to where the command wants its output."""
 
 
-class CompilerNotFound(NeuronStoreError):  # noqa: N818
+class CompilerNotFound(NeuronStoreError):  # noqa: N818 - its name says what happened
     """There is no `neuronx-cc` besides the shim. The exit code is a shell's for "command not found"."""
 
     exit_code = 127
@@ -52,7 +52,7 @@ class BenchmarkError(NeuronStoreError):
     """A benchmark could not run, or a request that had to be a hit was not one."""
 
 
-class MismatchFound(NeuronStoreError):  # noqa: N818
+class MismatchFound(NeuronStoreError):  # noqa: N818 - its name says what happened
     """A stored result is not what the compiler makes of its inputs."""
 
     exit_code = 3
@@ -62,7 +62,7 @@ class RemoteError(NeuronStoreError):
     """A remote store did not do what was asked of it."""
 
 
-class RemoteUnavailable(RemoteError):  # noqa: N818
+class RemoteUnavailable(RemoteError):  # noqa: N818 - its name says what happened
     """A remote cannot be reached, is too slow, or is at fault itself: it may answer later.
 
     `retry_after` is the seconds that it asks us to wait, None where it does not say.
@@ -77,7 +77,7 @@ class RemoteConflict(RemoteUnavailable):
     """Another writer came between: to be tried again, after a look at what is there now."""
 
 
-class RemoteRefused(RemoteError):  # noqa: N818
+class RemoteRefused(RemoteError):  # noqa: N818 - its name says what happened
     """A remote is not there for us: no such repo or folder, or no right to it."""
 
 

@@ -73,8 +73,8 @@ class Uploader:
         self._policy = policy
         self._lines = [UploadLine(layout, remote, policy) for remote in remotes if remote.writable]
         self._names = names or PrivateNames.of_host(os.environ)
-        self._count: Count = count or (lambda outcome, key, detail: None)  # noqa: ARG005
-        self._log: Log = log or (lambda text: None)  # noqa: ARG005
+        self._count: Count = count or (lambda outcome, key, detail: None)  # noqa: ARG005 - nobody wants to know
+        self._log: Log = log or (lambda text: None)  # noqa: ARG005 - nobody wants to know
         self._lock = UploadLock(layout, UPLOADER)
         self._stopping = False
         self._deadline: float | None = None

@@ -998,7 +998,7 @@ class Connection(BaseHTTPRequestHandler):
         pause = action.seconds if isinstance(action, Stall) and action.when == "body" else 0.0
         self.send_answer(answer, record, pause)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer_request  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer_request  # noqa: N815 - the names that http.server calls
 
     def route(self, path: str) -> "tuple[str, str | None, dict]":
         routes = CDN_ROUTES if self.is_cdn else ROUTES

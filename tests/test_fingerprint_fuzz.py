@@ -132,7 +132,10 @@ class Reference:
         self.names.append(computation["name"] or b"")
         read = [self.instruction(data, is_entry) for data in computation["instructions"]]
         ranks = computation["ranks"] = self.ranks([each["id"] for each in read])
-        own = lambda numbers: tuple(self.find(ranks, number) for number in numbers)  # noqa: E731
+
+        def own(numbers):
+            return tuple(self.find(ranks, number) for number in numbers)
+
         reserved = computation["name"] or b""
         return (
             ids[computation["id"]],

@@ -52,8 +52,8 @@ def connections(monkeypatch):
     """The connections that were made."""
     made = []
 
-    def count(*arguments):
-        made.append(http_connect.connect(*arguments))
+    def count(*arguments, **named):
+        made.append(http_connect.connect(*arguments, **named))
         return made[-1]
 
     monkeypatch.setattr(http_reader, "connect", count)

@@ -191,7 +191,7 @@ def special(path, kind):
         path.symlink_to({"circle": path.name, "device": "/dev/zero", "pipes": "/proc/self/fd/0"}[kind])
 
 
-class _in:  # noqa: N801
+class _in:  # noqa: N801 - reads as a word in what uses it
     """A socket's name is short: it is bound from its own folder."""
 
     def __init__(self, place):

@@ -109,7 +109,7 @@ class FolderRemote(Remote):
             found[path] = RemoteFile(path, status.st_size)
         return found
 
-    def add(self, additions: "Sequence[Addition]", message: str, progress: "Progress | None" = None) -> None:  # noqa: ARG002
+    def add(self, additions: "Sequence[Addition]", message: str, progress: "Progress | None" = None) -> None:  # noqa: ARG002 - a folder keeps no messages
         """See the base. Files appear one by one, in the order given."""
         self._require_folder()
         for addition in additions:

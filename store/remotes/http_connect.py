@@ -16,9 +16,9 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 
 
-def connect(host: str, port: int, deadline: float, may_fork: bool) -> "socket.socket":  # noqa: FBT001
+def connect(host: str, port: int, deadline: float, *, may_fork: bool) -> "socket.socket":
     """Connect to the first address of `host` that answers in time. Raises OSError."""
-    addresses = _resolve(host, port, deadline, may_fork)
+    addresses = _resolve(host, port, deadline, may_fork=may_fork)
     fault: OSError = OSError(f"{host} has no address")
     for number, (family, address) in enumerate(addresses):
         left = deadline - time.monotonic()
@@ -39,7 +39,7 @@ def connect(host: str, port: int, deadline: float, may_fork: bool) -> "socket.so
     raise fault
 
 
-def _resolve(host: str, port: int, deadline: float, may_fork: bool) -> "list[tuple[int, tuple[str, int]]]":  # noqa: FBT001
+def _resolve(host: str, port: int, deadline: float, *, may_fork: bool) -> "list[tuple[int, tuple[str, int]]]":
     """Return family and address of each place of `host`, in time: a resolver has no time limit, but can be killed."""
     if host == "localhost" or not may_fork or _is_literal(host):
         return _addresses(host, port)
@@ -102,7 +102,7 @@ def _has_authorities(context: "object") -> bool:
     import ssl
 
     paths = ssl.get_default_verify_paths()
-    return bool(context.cert_store_stats()["x509_ca"]) or bool(  # type: ignore[attr-defined]
+    return bool(context.cert_store_stats()["x509_ca"]) or bool(  # type: ignore[attr-defined]  # it is there, without a type
         paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
     )
 
@@ -113,7 +113,7 @@ def proxy_for(scheme: str, host: str, port: int, environ: "Mapping[str, str]") -
     proxy = named.get(f"{scheme}_proxy") or named.get("all_proxy") or ""
     if not proxy:
         return ""
-    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # it is there, without a type
 
     if proxy_bypass_environment(f"{host}:{port}", {"no": named.get("no_proxy", "")}):
         return ""

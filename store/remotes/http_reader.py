@@ -205,7 +205,7 @@ class HttpReader:
                 pass  # it was closed while it was idle
         try:
             connection = _Connection(
-                scheme, host, port, self._limits, self._environ, self._given_up, self._may_fork, deadline
+                scheme, host, port, self._limits, self._environ, self._given_up, deadline, may_fork=self._may_fork
             )
             self._connections[key] = connection
             return connection.ask(target, headers, deadline)
@@ -234,8 +234,9 @@ class _Connection:
         limits: ReadLimits,
         environ: "Mapping[str, str]",
         given_up: "Callable[[], bool]",
-        may_fork: bool,  # noqa: FBT001
         deadline: float,
+        *,
+        may_fork: bool,
     ) -> None:
         self.limits = limits
         self.given_up = given_up
@@ -246,7 +247,7 @@ class _Connection:
             proxy = proxy_for(scheme, host, port, environ)
             self._absolute = bool(proxy) and scheme == "http"
             self._proxy_headers = proxy_headers(proxy)
-            self.socket = connect(*(proxy_address(proxy) if proxy else (host, port)), deadline, may_fork)
+            self.socket = connect(*(proxy_address(proxy) if proxy else (host, port)), deadline, may_fork=may_fork)
             if proxy and scheme == "https":
                 self._open_tunnel(host, port, deadline)
             if scheme == "https":
@@ -269,7 +270,7 @@ class _Connection:
         paced = self._pace()
         paced.deadline = deadline
         paced.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        answer = HTTPResponse(paced, method="CONNECT")  # type: ignore[arg-type]
+        answer = HTTPResponse(paced, method="CONNECT")  # type: ignore[arg-type]  # it needs makefile only
         try:
             answer.begin()
         except Exception as error:
@@ -287,7 +288,7 @@ class _Connection:
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         paced = self._pace()
         paced.deadline = min(deadline, time.monotonic() + self.limits.first_byte)
-        response = http.client.HTTPResponse(paced, method="GET")  # type: ignore[arg-type]
+        response = http.client.HTTPResponse(paced, method="GET")  # type: ignore[arg-type]  # it needs makefile only
         try:
             paced.sendall("\r\n".join(lines).encode("latin-1"))
             response.begin()

@@ -53,7 +53,7 @@ def _make_client(timeout: float) -> "Any":  # noqa: ANN401 - of httpx or httpx2,
     client: Any = default_client_factory()
     send = client.send
 
-    def send_once(request: "Any", **options: "Any") -> "Any":  # noqa: ANN401
+    def send_once(request: "Any", **options: "Any") -> "Any":  # noqa: ANN401 - of httpx or httpx2
         # Some callers ask for no time limit, which a client's own limit does not overrule.
         limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         request.extensions = {**request.extensions, "timeout": limits}
@@ -73,12 +73,12 @@ def _make_client(timeout: float) -> "Any":  # noqa: ANN401 - of httpx or httpx2,
     return client
 
 
-def _describe(response: "Any") -> str:  # noqa: ANN401
+def _describe(response: "Any") -> str:  # noqa: ANN401 - of httpx or httpx2
     url = response.request.url
     return f"{response.request.method} {url.host}{url.path}: {response.status_code} {_said(response)}".rstrip()
 
 
-def _said(response: "Any") -> str:  # noqa: ANN401
+def _said(response: "Any") -> str:  # noqa: ANN401 - of httpx or httpx2
     """Return what the server says about an error, in one line."""
     said = response.headers.get("X-Error-Message")
     if not said:
@@ -94,7 +94,7 @@ def _in_short(text: object) -> str:
     return " ".join(str(text).split())[:_LONGEST_MESSAGE]
 
 
-def retry_after(headers: "Any") -> "float | None":  # noqa: ANN401
+def retry_after(headers: "Any") -> "float | None":  # noqa: ANN401 - of httpx or httpx2
     """Return the seconds that an answer's headers ask us to wait, None if they do not."""
     plain = headers.get("Retry-After", "").strip()
     if plain.isascii() and plain.isdigit():
@@ -133,7 +133,7 @@ class Faults:
                 return cause
         return RemoteUnavailable(self._safe(f"{self.place}: {type(cause).__name__}: {_in_short(cause)}"))
 
-    def _of_answer(self, response: "Any", doing: str) -> Exception:  # noqa: ANN401
+    def _of_answer(self, response: "Any", doing: str) -> Exception:  # noqa: ANN401 - of httpx or httpx2
         status = response.status_code
         said = self._safe(_describe(response))
         code = response.headers.get("X-Error-Code")

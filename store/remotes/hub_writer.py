@@ -71,8 +71,8 @@ class HubWriter:
         self,
         doing: str,
         question: "Callable[..., Answer]",
-        *arguments: "Any",  # noqa: ANN401
-        **named: "Any",  # noqa: ANN401
+        *arguments: "Any",  # noqa: ANN401 - whatever the call takes
+        **named: "Any",  # noqa: ANN401 - whatever the call takes
     ) -> "Answer":
         """Return what `question` returns; its errors as those that the base class names."""
         try:

@@ -32,7 +32,7 @@ _TOKEN = re.compile(
     r"|(?<=\bBearer )[\w.~+/=-]{8,}|(?<=\bBasic )[A-Za-z0-9+/=]{12,}"
     r"|(?<=://)[^\s/@\"'<>]+(?=@)"
 )
-_IN_SECRET_NAMES = r"TOKEN(?!S\b|S_|IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY"  # noqa: S105
+_IN_SECRET_NAMES = r"TOKEN(?!S\b|S_|IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY"  # noqa: S105 - a pattern, no password
 _SECRET_NAME = re.compile(_IN_SECRET_NAMES, re.IGNORECASE)
 _SECRET_SAID = re.compile(rf"(\b(?=[A-Z0-9_]{{0,80}}?(?:{_IN_SECRET_NAMES}))[A-Z0-9_]+=)[^\s\"'<>]+")
 _SHORTEST_SECRET = 6  # characters; a shorter value is no secret, and would be found everywhere
