@@ -628,7 +628,7 @@ def test_a_kernel_without_ipv6_reaches_the_ipv4_address(monkeypatch):
     with Server(endlessly(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"")) as server:
         port = int(server.endpoint.rpartition(":")[2])
         both = [(socket.AF_INET6, ("::1", port)), (socket.AF_INET, ("127.0.0.1", port))]
-        monkeypatch.setattr(http_connect, "_resolve", lambda *_: both)
+        monkeypatch.setattr(http_connect, "_resolve", lambda *_, **__: both)
         plain = socket.socket
 
         def make(family=socket.AF_INET, *arguments, **named):
