@@ -1,0 +1,209 @@
+r"""Contexts: which keys the runs of a model asked for, kept as names of small files, so that no process waits for another.
+
+    contexts/<id>/context               what the caller's environment said of the model
+    contexts/<id>/keys/<key>            one key that was asked for, hit or miss
+    contexts/<id>/uncached/<counter>.<32 hex>   one compile that has no key, or whose result was not stored
+    contexts/<id>/model.json            what was found out about the model (by a command, never by the shim)
+    contexts/<id>/published/<remote>    the state (see `Context.state`) that a remote has already
+
+Grammar of `context`: `<name>=<value>` for each NEURON_STORE_MODEL variable, with a zero byte after each, in order of
+the names. `<id>` is its XXH3, so that all processes of a run, and all runs alike, meet in one context. Grammar of a
+key's file: three lines, the compiler's version, the compile's seconds, the module's name; each may be empty.
+
+The shim writes here, on the way of a hit: nothing is imported that it has not.
+"""
+
+import os
+
+from neuron_store.hashing.xxh3 import xxh3_hex
+from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex, read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+VARIABLE = "NEURON_STORE_MODEL"
+# The fields of a context, as optimum-neuron names them; the variable of each is NEURON_STORE_MODEL_<FIELD>.
+FIELDS = (
+    "revision",
+    "task",
+    "batch_size",
+    "sequence_length",
+    "num_cores",
+    "auto_cast_type",
+    "dtype",
+    "instance_type",
+    "tensor_parallel_size",
+    "set",
+)
+INTEGERS = ("batch_size", "sequence_length", "num_cores", "tensor_parallel_size")
+_ID_LENGTH = 16
+# Outcomes that are no compile of the caller's own.
+_NO_COMPILE = frozenset(
+    "pass_" + reason
+    for reason in (
+        "autotuner",
+        "help",
+        "list_operators",
+        "neff_info",
+        "no_command",
+        "no_input",
+        "other_command",
+        "query_compute_placement",
+        "recursion",
+        "version",
+    )
+) | {"error_no_compiler"}
+
+
+def context_of(environ: "Mapping[str, str]") -> "dict[str, str]":
+    """Return what an environment says of the model: the NEURON_STORE_MODEL variables that are not empty.
+
+    A model that is a path is made absolute: processes of one run may have different current folders.
+    """
+    said = {name: value for name, value in environ.items() if name.startswith(VARIABLE) and value}
+    model = said.get(VARIABLE, "")
+    if model and not model.startswith("/") and os.path.exists(model):
+        said[VARIABLE] = os.path.abspath(model)
+    return said
+
+
+def encode_context(said: "Mapping[str, str]") -> bytes:
+    """Return the content of a context's file."""
+    return b"".join(os.fsencode(f"{name}={said[name]}") + b"\0" for name in sorted(said))
+
+
+def note_invocation(
+    layout: Layout,
+    environ: "Mapping[str, str]",
+    outcome: str,
+    *,
+    key: str,
+    version: "str | None",
+    seconds: "float | None",
+    module: str,
+) -> bool:
+    """Note in its context how an invocation ended; return whether that was not known yet. Raises OSError.
+
+    `key` is "" where there is none, `seconds` those of the compile.
+    """
+    if outcome in _NO_COMPILE:
+        return False
+    content = encode_context(context_of(environ))
+    context = Context(layout, xxh3_hex(content)[:_ID_LENGTH])
+    if key and outcome.startswith("hit_") or outcome == "miss_stored":
+        path = context.path("keys", key)
+        lines = (version or "", "" if seconds is None else f"{seconds:.3f}", " ".join(module.split()))
+        data = "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
+    else:
+        path = context.path("uncached", f"{outcome}.{key or xxh3_hex(os.fsencode(module))}")
+        data = b""
+    if os.path.exists(path):
+        return False
+    if not os.path.exists(context.path("context")):
+        layout.write_file(context.path("context"), content)
+    layout.write_file(path, data)
+    return True
+
+
+class NotedKey:
+    """What a context itself knows of a key: `version` of the compiler and `module` may be "", `seconds` None."""
+
+    __slots__ = ("module", "seconds", "version")
+
+    def __init__(self, content: bytes) -> None:
+        lines = [*content.decode("utf-8", "surrogateescape").split("\n"), "", "", ""]
+        self.version, self.module = lines[0], lines[2]
+        try:
+            self.seconds: float | None = float(lines[1])
+        except ValueError:
+            self.seconds = None
+
+
+class Context:
+    """One context, as it is on disk.
+
+    Attributes:
+        id: 16 hex digits.
+    """
+
+    __slots__ = ("_layout", "id")
+
+    def __init__(self, layout: Layout, identity: str) -> None:
+        self._layout = layout
+        self.id = identity
+
+    def path(self, folder: str, name: str = "") -> str:
+        """Return the path of one of its files."""
+        return f"{self._layout.root}/contexts/{self.id}/{folder}/{name}".rstrip("/")
+
+    def said(self) -> "dict[str, str]":
+        """Return what the environment said: variable -> value. Raises OSError."""
+        content = read_file(self.path("context")) or b""
+        pairs = (os.fsdecode(pair).partition("=") for pair in content.split(b"\0") if pair)
+        return {name: value for name, _, value in pairs if name.startswith(VARIABLE)}
+
+    def keys(self) -> "list[str]":
+        """Return the keys that were asked for, in order."""
+        return [name for name in _names(self.path("keys")) if is_hex(name, KEY_LENGTH)]
+
+    def noted(self, key: str) -> NotedKey:
+        """Return what was noted of a key. Raises OSError."""
+        return NotedKey(read_file(self.path("keys", key)) or b"")
+
+    def uncached(self) -> "dict[str, set[str]]":
+        """Return the compiles without a key: counter -> names."""
+        found: dict[str, set[str]] = {}
+        for file in _names(self.path("uncached")):
+            counter, _, name = file.partition(".")
+            if is_hex(name, KEY_LENGTH):
+                found.setdefault(counter, set()).add(name)
+        return found
+
+    def changed(self) -> "float | None":
+        """Return when something was last noted here (Unix seconds), None if nothing ever was."""
+        times = []
+        for folder in ("keys", "uncached"):
+            try:
+                times.append(os.stat(self.path(folder)).st_mtime)
+            except OSError:
+                continue
+        return max(times, default=None)
+
+    def state(self) -> str:
+        """Return a word that changes whenever something is noted here."""
+        noted = [*self.keys(), "", *_names(self.path("uncached"))]
+        return xxh3_hex("\n".join(noted).encode("utf-8", "surrogateescape"))
+
+    def is_published(self, remote: str) -> bool:
+        """Tell whether `remote` (16 hex digits) has been given all that is noted here, as far as is remembered."""
+        try:
+            return (read_file(self.path("published", remote)) or b"").decode("ascii", "replace") == self.state()
+        except OSError:
+            return False
+
+    def note_published(self, remote: str, state: str) -> None:
+        """Remember that `remote` has all that stood here when `state` was asked for. Raises OSError."""
+        self._layout.write_file(self.path("published", remote), state.encode())
+
+    def read(self, name: str) -> "bytes | None":
+        """Return what `write` wrote, None if there is nothing. Raises OSError."""
+        return read_file(self.path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the context's own. Raises OSError."""
+        self._layout.write_file(self.path(name), data)
+
+
+def all_contexts(layout: Layout) -> "Iterator[Context]":
+    """Yield every context of a store, in order."""
+    for name in _names(f"{layout.root}/contexts"):
+        if is_hex(name, _ID_LENGTH):
+            yield Context(layout, name)
+
+
+def _names(path: str) -> "list[str]":
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
