@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 TYPING := $(VENV)/typing
 FLOORS := hashing store shim cli benchmarks
 WORKERS ?= auto
+INTEROP := build/interop
 
 .PHONY: demo test lint bench clean picture
 
@@ -30,6 +31,16 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# The real optimum-neuron, in a venv of its own and without any Neuron package: it and neuron-store read each other.
+$(INTEROP)/.installed: tests/interop/requirements.txt | $(BIN)/python
+	$(PYTHON) -m venv --clear $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+.PHONY: test-interop
+test-interop: $(VENV)/.test $(INTEROP)/.installed
+	NEURON_STORE_INTEROP_PYTHON=$(CURDIR)/$(INTEROP)/bin/python $(BIN)/python -m pytest -m interop tests/test_interop.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from neuron_store.shim.settings import (
     read_config,
 )
 from neuron_store.store.errors import ConfigurationError
+from neuron_store.store.layout import MODEL_VARIABLE
 from neuron_store.store.remotes.location import NO_REMOTE, list_locations, read_location
 
 _config = typer.Typer(help="Show every setting, its value and where it came from; set one.")
@@ -71,7 +72,7 @@ def _unknown_names() -> list[str]:
     return unknown + [
         f"{name} in the environment is no setting"
         for name in os.environ
-        if name.startswith(PREFIX) and name not in known
+        if name.startswith(PREFIX) and name not in known and not name.startswith(MODEL_VARIABLE)
     ]
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 from neuron_store.cli import presentation
 from neuron_store.cli.remotes import Opened, open_location
-from neuron_store.cli.uploading import queued_for, start_uploader
+from neuron_store.cli.uploading import contexts_for, queued_for, start_uploader
 from neuron_store.shim.settings import Settings
 from neuron_store.store.layout import Layout
 from neuron_store.store.queue import hurry, queue_length
@@ -36,8 +36,8 @@ def push_queued(layout: Layout, settings: Settings, timeout: float) -> str:
     A signal ends the wait at once. Raises OSError.
     """
     remotes = _remotes(layout, settings)
-    before = queued_for(layout, remotes)
-    if not before:
+    before, noted_before = queued_for(layout, remotes), len(contexts_for(layout, remotes))
+    if not before and not noted_before:
         return ""
     try:
         with _interruptible():
@@ -45,18 +45,26 @@ def push_queued(layout: Layout, settings: Settings, timeout: float) -> str:
             reason = _wait(layout, settings, remotes, timeout)
     except _InterruptedError:
         reason = "interrupted"
-    left = queued_for(layout, remotes)
+    left, noted = queued_for(layout, remotes), len(contexts_for(layout, remotes))
     said = [f"pushed {presentation.plural(before - left, 'result')}"] if left < before else []
+    if noted < noted_before:
+        said.append(f"registered {presentation.plural(noted_before - noted, 'model entry', 'model entries')}")
     if left:
         said.append(f"{presentation.plural(left, 'result is', 'results are')} still to be pushed ({reason})")
+    elif noted:
+        models = presentation.plural(noted, "model's keys are", "models' keys are")
+        said.append(f"{models} still to be registered ({reason})")
     return ", ".join(said)
 
 
 def say_waiting(layout: Layout, settings: Settings) -> str:
     """Return what to say of results that wait for a remote, "" if there are none."""
     locations = [location for location in list_locations(settings.remotes, os.environ)[0] if location.writable]
-    waiting = queued_for(layout, [open_location(location, layout, settings) for location in locations])
-    return f"{presentation.plural(waiting, 'result waits', 'results wait')} to be pushed" if waiting else ""
+    remotes = [open_location(location, layout, settings) for location in locations]
+    waiting, noted = queued_for(layout, remotes), len(contexts_for(layout, remotes))
+    if waiting:
+        return f"{presentation.plural(waiting, 'result waits', 'results wait')} to be pushed"
+    return f"{presentation.plural(noted, 'model waits', 'models wait')} to be registered" if noted else ""
 
 
 def _remotes(layout: Layout, settings: Settings) -> list[Opened]:
@@ -76,14 +84,20 @@ def _wait(layout: Layout, settings: Settings, remotes: list[Opened], timeout: fl
     start_again = 0.0
     left, since = -1, time.monotonic()
     while True:
-        waiting = [opened for opened in remotes if queue_length(layout, opened.remote.identity)]
+        waiting = [
+            opened
+            for opened in remotes
+            if queue_length(layout, opened.remote.identity) or contexts_for(layout, [opened])
+        ]
         reasons = [_hopeless(opened, settings) for opened in waiting]
         if all(reasons):
             return "; ".join(reasons)
         now = time.monotonic()
-        before, left = left, queued_for(layout, waiting)
+        noted = contexts_for(layout, waiting)
+        before, left = left, queued_for(layout, waiting) + len(noted)
         since = since if left == before else now
-        errors = _last_errors(waiting)
+        faults = {context.fault() for context in noted} - {""}
+        errors = "; ".join(filter(None, [_last_errors(waiting), *faults]))
         if now >= end or (errors and now - since >= _PATIENCE):
             return errors or f"not done in {presentation.duration(timeout)}"
         if now >= start_again and not is_taken(layout):

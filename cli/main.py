@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from neuron_store.cli import (
+    add,
     bench,
     configuration,
     environment,
     explain,
     hub_repos,
     keys,
+    lookup,
     presentation,
     pull,
     push,
@@ -37,6 +39,7 @@ app = typer.Typer(
 for module in (
     environment,
     runs,
+    add,
     statistics,
     results,
     configuration,
@@ -44,6 +47,7 @@ for module in (
     explain,
     verify,
     hub_repos,
+    lookup,
     push,
     pull,
     remote_status,

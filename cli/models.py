@@ -1,11 +1,27 @@
 """What a person means by MODEL: a Hub id, a folder, or a config.json; and what the registry needs to know of it."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from neuron_store.store.registry.architecture import same_architecture
+from neuron_store.cli.model_config import (
+    ask_transformers,
+    exact_digest,
+    parse_config,
+    require_type,
+    task_of,
+)
+from neuron_store.cli.model_files import CONFIG, PIPELINE, Files, find_files, shown
+from neuron_store.store.errors import ConfigurationError
+from neuron_store.store.registry.architecture import arch_digest, is_pipeline, same_architecture, strip
 from neuron_store.store.registry.entries import Entry
+from neuron_store.store.registry.places import is_part
+
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+# Components of a pipeline that are never compiled, by the end of their class's name.
+_NO_MODELS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "FeatureExtractor", "SafetyChecker")
+_MOST_COMPONENTS = 30
 
 
 @dataclass
@@ -28,7 +44,6 @@ class Model:
     configs: list[dict[str, Any]]
     digests: list[str]
     release: str
-    fields: dict[str, Any] = field(default_factory=dict)
 
     def fits(self, entry: Entry) -> bool:
         """Tell whether the entry is of this architecture."""
@@ -41,13 +56,77 @@ class Model:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Model":
         """Return what `as_dict` told. Raises TypeError."""
-        return cls(**values)
+        model = cls(**values)
+        texts = (model.model_id, model.revision, model.task or "", model.release)
+        if not (isinstance(model.configs, list) and isinstance(model.digests, list) and model.configs):
+            raise TypeError("a model's configurations are none")
+        if not all(isinstance(text, str) for text in (*texts, *model.digests)):
+            raise TypeError("what should be text of a model is none")
+        if not all(isinstance(config, dict) for config in model.configs):
+            raise TypeError("a model's configuration is none")
+        return model
 
 
 def resolve_model(word: str, task: str = "", revision: str = "") -> Model:
     """Find out what `word` means: a folder or config.json on disk, else an id of the Hub.
 
-    Raises NotFound if there is no such model; RemoteRefused, RemoteUnavailable if the Hub does not tell and its
-    configuration is not in huggingface_hub's own cache; ConfigurationError for a config.json that is none.
+    `revision` is for the Hub, and means nothing on disk. Raises NotFound if there is no such model; RemoteRefused,
+    RemoteUnavailable if the Hub does not tell and its configuration is not in huggingface_hub's own cache;
+    ConfigurationError for a config.json that is none, and for words that can mean no model.
     """
-    raise NotImplementedError
+    if task and not _TASK.fullmatch(task):
+        raise ConfigurationError(f"{shown(task)} is no task; a task is written like text-generation")
+    files = find_files(word, revision)
+    data = files.read(files.config)
+    if data is None:
+        return _resolve_pipeline(files, task or None)
+    plain = parse_config(data, files.name(files.config))
+    require_type(plain, files.name(files.config))
+    known_task = task or task_of(plain)
+    installed = ask_transformers(data, known_task)
+    configs, digests = [strip(plain)], [arch_digest(known_task, plain)]
+    if installed.config is not None:
+        configs.insert(0, installed.config)
+        digests.insert(0, exact_digest(known_task, installed.config))
+    return Model(files.model_id, files.revision, known_task, configs, list(dict.fromkeys(digests)), installed.release)
+
+
+def _resolve_pipeline(files: Files, task: str | None) -> Model:
+    data = files.read(PIPELINE)
+    if data is None:
+        raise files.is_none()
+    index = parse_config(data, files.name(PIPELINE))
+    configs: dict[str, Any] = {}
+    for name in _components(index):
+        path = f"{name}/{CONFIG}"
+        component = files.read(path)
+        if component is not None:
+            configs[name] = strip(parse_config(component, files.name(path)))
+        elif path in files.unknown:
+            raise files.is_none()
+    if not is_pipeline(configs):
+        raise ConfigurationError(
+            f"{files.name(PIPELINE)} is of a pipeline that has neither a unet nor a transformer with a {CONFIG}; name "
+            "another model, or download all of its files"
+        )
+    return Model(
+        files.model_id,
+        files.revision,
+        task,
+        [configs],
+        [arch_digest(task, configs)],
+        ask_transformers(None, task).release,
+    )
+
+
+def _components(index: dict[str, Any]) -> list[str]:
+    """Return the names of a pipeline's models: each is told with its library and its class."""
+    return [
+        name
+        for name, kind in index.items()
+        if is_part(name)
+        and isinstance(kind, list)
+        and len(kind) == 2
+        and isinstance(kind[1], str)
+        and not kind[1].endswith(_NO_MODELS)
+    ][:_MOST_COMPONENTS]

@@ -1,5 +1,6 @@
 """`neuron-store pull`: results of remotes, brought into the local store before anyone needs them."""
 
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,22 +11,29 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import local_store, settings
+from neuron_store.cli.entry_filters import (
+    AUTO_CAST_TYPE,
+    BATCH_SIZE,
+    DTYPE,
+    INSTANCE_TYPE,
+    NUM_CORES,
+    SEQUENCE_LENGTH,
+    TASK,
+    TENSOR_PARALLEL_SIZE,
+    make_filter,
+)
 from neuron_store.cli.fetching import DEFAULT_THREADS, Fetched, Fetcher
 from neuron_store.cli.finding import Search
-from neuron_store.cli.remotes import (
-    LISTING_PATIENCE,
-    Opened,
-    configured_locations,
-    named_location,
-    open_location,
-    why_no_remote,
-)
+from neuron_store.cli.model_pull import ModelPull
+from neuron_store.cli.remote_listing import chosen_remotes
+from neuron_store.cli.remotes import Opened
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import ConfigurationError, RemoteError
 from neuron_store.store.layout import Layout
 
 _MOST_NAMED = 10  # faults that are told one by one
 _MOST_THREADS = 64
+_KEY = re.compile(r"[0-9A-Fa-f]{2,32}")
 _GLANCE = 0.1  # seconds between two updates of the progress bar
 
 
@@ -103,8 +111,9 @@ class Pulled:
             failed = presentation.plural(len(made.failed), "result")
             said.append(f"{failed} could not be fetched; pull again to fetch what is missing")
         if self.missing:
-            keys = ", ".join(key[: presentation.SHOWN_KEY] for key in self.missing)
-            said.append(f"no remote has {keys}")
+            named = ", ".join(key[: presentation.SHOWN_KEY] for key in self.missing[:_MOST_NAMED])
+            more = len(self.missing) - _MOST_NAMED
+            said.append(f"no remote has {named}" + (f", and {presentation.number(more)} more" if more > 0 else ""))
         if said:
             raise RemoteError("; ".join(said))
 
@@ -123,44 +132,94 @@ def register(app: typer.Typer) -> None:
 
 
 def pull(
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or their first digits.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL|KEY…", help="A model, or keys, or the first digits of keys.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="MODEL", help="A model whose name might be a key's.")
+    ] = "",
+    task: TASK = "",
+    batch_size: BATCH_SIZE = None,
+    sequence_length: SEQUENCE_LENGTH = None,
+    num_cores: NUM_CORES = None,
+    tensor_parallel_size: TENSOR_PARALLEL_SIZE = None,
+    auto_cast_type: AUTO_CAST_TYPE = "",
+    dtype: DTYPE = "",
+    instance_type: INSTANCE_TYPE = "",
     compiler: Annotated[
         str,
-        typer.Option("--compiler", "-c", metavar="VERSION", help="All results of compilers whose version starts so."),
+        typer.Option(
+            "--compiler",
+            "-c",
+            metavar="VERSION",
+            help="Results of compilers whose version starts so: a model's, or all.",
+        ),
     ] = "",
     every: Annotated[bool, typer.Option("--all", help="All results.")] = False,
     remote: Annotated[
-        str, typer.Option(metavar="REMOTE", help="Only from this one: org/name, hf://… or file:///…")
+        str,
+        typer.Option(
+            "--remote",
+            "--repo",
+            "--repo-id",
+            "--repo_id",
+            metavar="REMOTE",
+            help="Only from this one: org/name, hf://… or file:///…",
+        ),
     ] = "",
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=_MOST_THREADS, help="How many are fetched at once.")
     ] = DEFAULT_THREADS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Fetch results from the remotes into the local store."""
-    if bool(keys) + bool(compiler) + every != 1:
-        raise ConfigurationError("say what to fetch: keys, --compiler VERSION, or --all")
-    chosen = settings()
-    layout = local_store()
-    locations = [named_location(remote)] if remote else configured_locations(chosen)
-    if not locations:
-        raise RemoteError(why_no_remote(chosen))
-    remotes = [open_location(location, layout, chosen, patience=LISTING_PATIENCE) for location in locations]
-    search = Search(layout, remotes)
-    if keys:
+    """Fetch results from the remotes into the local store: all that a model needs, or those of keys."""
+    wanted = make_filter(
+        task=task,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        num_cores=num_cores,
+        tensor_parallel_size=tensor_parallel_size,
+        auto_cast_type=auto_cast_type,
+        dtype=dtype,
+        instance_type=instance_type,
+        compiler=compiler,
+    )
+    keys, model = _read_words(words or [], model)
+    if bool(keys) + bool(model) + bool(compiler and not model) + every != 1:
+        raise ConfigurationError("say what to fetch: a model, keys, --compiler VERSION, or --all")
+    if wanted.asked and not model:
+        raise ConfigurationError(f"{wanted.described()}: only the entries of a model can be chosen from so")
+    chosen, layout = settings(), local_store()
+    remotes = chosen_remotes(chosen, layout, remote)
+    of_model = ModelPull(layout, chosen, remotes) if model else None
+    search = of_model.search if of_model is not None else Search(layout, remotes)
+    if of_model is not None:
+        of_model.find(model, wanted)
+    elif keys:
         search.look_for(keys)
-        if not search.missing:  # another remote had it
-            for fault in search.faults:
-                presentation.remark(fault)
-            search.faults = []
     else:
         search.list_all(compiler)
+    if (keys or model) and not search.missing:  # another remote had it
+        for fault in search.faults:
+            presentation.remark(fault)
+        search.faults = []
     pulled = _fetch(layout, chosen, search, jobs)
     if as_json:
-        presentation.print_json(pulled.as_dict())
+        presentation.print_json(pulled.as_dict() | (of_model.as_dict(pulled.fetched) if of_model else {}))
     else:
         pulled.say()
+        if of_model is not None:
+            presentation.write(of_model.sentence(pulled.fetched) + "\n")
     pulled.require_all()
+
+
+def _read_words(words: list[str], model: str) -> tuple[list[str], str]:
+    """Return the keys and the model among the words: what may be a key is one. Raises ConfigurationError."""
+    keys = [word for word in words if _KEY.fullmatch(word)]
+    models = [word for word in [*words, model] if word and word not in keys]
+    if len(models) > 1:
+        raise ConfigurationError(f"one model at a time: {', '.join(models)}")
+    return keys, "".join(models) or model
 
 
 def pull_all(layout: Layout, chosen: Settings, remotes: list[Opened]) -> Pulled:

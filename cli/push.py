@@ -11,7 +11,7 @@ from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store, settings
 from neuron_store.cli.pull import Pulled, pull_all
 from neuron_store.cli.remotes import Opened, configured_locations, named_location, open_location, require_online
-from neuron_store.cli.uploading import Drained, drain, make_uploader, queued_for, writable_remotes
+from neuron_store.cli.uploading import Drained, contexts_for, drain, make_uploader, queued_for, writable_remotes
 from neuron_store.shim.log import write_log
 from neuron_store.shim.settings import Settings
 from neuron_store.shim.upload_queue import UPLOAD_COMMAND
@@ -46,7 +46,7 @@ def push(
     chosen = settings()
     layout = readable_store()
     remotes = writable_remotes(layout, chosen)
-    waiting = queued_for(layout, remotes)
+    waiting = queued_for(layout, remotes) or contexts_for(layout, remotes)
     if waiting:
         drained = drain(layout, chosen, remotes, timeout or None)
     else:

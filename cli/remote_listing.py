@@ -1,7 +1,6 @@
 """`neuron-store list NAME`: what a remote holds, by compiler version, or result by result."""
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from neuron_store.cli import presentation
-from neuron_store.cli.fetching import DEFAULT_THREADS, shared_options
 from neuron_store.cli.finding import listed_keys
+from neuron_store.cli.model_listing import count_registry
+from neuron_store.cli.reading import read_each
 from neuron_store.cli.remotes import (
     LISTING_PATIENCE,
     Opened,
@@ -27,7 +27,7 @@ from neuron_store.store.errors import ConfigurationError, CorruptRemote, NotFoun
 from neuron_store.store.layout import Layout
 from neuron_store.store.remotes.base import BLOBS, Remote, is_name_of_ours, version_folder, versions_of
 from neuron_store.store.remotes.fetch import fetch_record
-from neuron_store.store.remotes.opening import open_remote
+from neuron_store.store.remotes.location import hub_offline
 from neuron_store.store.remotes.records import Record
 
 _RECORDS_AT_ONCE = 200  # are read before it is seen how many of them fit
@@ -73,20 +73,29 @@ def chosen_remote(settings: Settings, layout: Layout, name: str) -> Opened:
         locations = configured_locations(settings)
         if not locations:
             raise RemoteError(why_no_remote(settings))
-        location = locations[0]
+        askable = (each for each in locations if each.scheme != "hf" or not hub_offline(os.environ))
+        location = next(askable, locations[0])
     require_online(location)
     return open_location(location, layout, settings, patience=LISTING_PATIENCE)
+
+
+def chosen_remotes(settings: Settings, layout: Layout, name: str) -> list[Opened]:
+    """Return the remote of that name, or all that are configured. Raises ConfigurationError, RemoteError."""
+    locations = [named_location(name)] if name else configured_locations(settings)
+    if not locations:
+        raise RemoteError(why_no_remote(settings))
+    return [open_location(location, layout, settings, patience=LISTING_PATIENCE) for location in locations]
 
 
 # -- by version ------------------------------------------------------------------------------------------------------
 
 
 def list_versions(opened: Opened, *, as_json: bool) -> None:
-    """Print how many results, and how many bytes, a remote has of each compiler version."""
+    """Print what a remote has of each compiler version: results and their bytes, models and their entries."""
     remote = opened.remote
     versions = versions_of(remote.folders())
     rows = in_threads(lambda version: _measure(remote, version), versions)
-    held = [row for row in rows if row["results"]]
+    held = [row for row in rows if row["results"] or row["entries"]]
     if as_json:
         presentation.print_json({"remote": remote.url, "versions": held})
         return
@@ -95,8 +104,12 @@ def list_versions(opened: Opened, *, as_json: bool) -> None:
         table.add_column("compiler", no_wrap=True)
         table.add_column("results", justify="right")
         table.add_column("stored", justify="right", no_wrap=True)
+        table.add_column("models", justify="right")
+        table.add_column("entries", justify="right")
         for row in held:
-            table.add_row(row["compiler"], presentation.number(row["results"]), presentation.size(row["bytes"]))
+            numbers = [presentation.number(row[name]) for name in ("results", "models", "entries")]
+            numbers.insert(1, presentation.size(row["bytes"]))
+            table.add_row(row["compiler"], *numbers)
         presentation.print_table(table)
     else:
         presentation.remark(f"there is no result in {remote.url}")
@@ -110,7 +123,8 @@ def _measure(remote: Remote, version: str) -> dict[str, Any]:
     results = sum(1 for _ in listed_keys(remote, version))
     blobs = remote.walk(f"{version_folder(version)}/{BLOBS}") if results else iter(())
     size = sum(max(file.size, 0) for file in blobs if is_name_of_ours(file.path))
-    return {"compiler": version, "results": results, "bytes": size}
+    models, entries = count_registry(remote, version)
+    return {"compiler": version, "results": results, "bytes": size, "models": models, "entries": entries}
 
 
 # -- by result -------------------------------------------------------------------------------------------------------
@@ -173,24 +187,10 @@ def _read_records(opened: Opened, wanted: list[tuple[str, str]], settings: Setti
 
     Raises RemoteUnavailable, RemoteRefused.
     """
-    options = shared_options(settings, DEFAULT_THREADS)
-    mine = threading.local()
-    all_opened: list[Remote] = []
-
-    def read(item: tuple[str, str]) -> "Record | None":
-        if not hasattr(mine, "remote"):
-            mine.remote = open_remote(opened.location, Layout(settings.dir), os.environ, options)[0]
-            all_opened.append(mine.remote)
-        try:
-            return fetch_record(mine.remote, item[0], item[1], options.largest)
-        except CorruptRemote:
-            return None
-
-    try:
-        return in_threads(read, wanted, DEFAULT_THREADS)
-    finally:
-        for remote in all_opened:
-            remote.close()
+    read = read_each(
+        opened, settings, wanted, lambda remote, item, options: fetch_record(remote, *item, options.largest)
+    )
+    return [None if isinstance(record, CorruptRemote) else record for record in read]
 
 
 def _filters_rows(filters: Filters) -> bool:

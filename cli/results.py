@@ -15,10 +15,11 @@ from rich.text import Text
 from neuron_store.cli import presentation
 from neuron_store.cli.as_uploaded import show_as_uploaded
 from neuron_store.cli.context import events_of, local_store, readable_store, settings
+from neuron_store.cli.model_listing import list_models
 from neuron_store.cli.remote_listing import Filters, chosen_remote, list_rows, list_versions
 from neuron_store.cli.statistics import group_of
 from neuron_store.shim.counters import HIT
-from neuron_store.store.errors import CorruptEntry, NotFound
+from neuron_store.store.errors import ConfigurationError, CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import Result, all_keys, find_key, load_result
 
@@ -57,12 +58,15 @@ def list_results(
     name: Annotated[
         str, typer.Argument(metavar="REMOTE", help="A remote: org/name, hf://… or file:///…; else the local store.")
     ] = "",
-    module: Annotated[
-        str, typer.Option("--module", "--model", "-m", help="Only modules whose name has this in it.")
-    ] = "",
+    module: Annotated[str, typer.Option(metavar="NAME", help="Only modules whose name has this in it.")] = "",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help='The remote\'s entries for a model; "" for all models.'),
+    ] = None,
+    models: Annotated[bool, typer.Option("--models", help="The remote's entries for all models.")] = False,
     compiler: Annotated[
         str,
-        typer.Option("--compiler", "--version", "-c", "-v", help="Only results of compilers whose version starts so."),
+        typer.Option("--compiler", "--version", "-c", "-v", help="Only of compilers whose version starts so."),
     ] = "",
     since: Annotated[str, typer.Option(help="Only results made since: 1h, 2d, or a date.")] = "",
     min_seconds: Annotated[float, typer.Option(help="Only results that took at least so long to compile.")] = 0.0,
@@ -71,8 +75,14 @@ def list_results(
     remote: Annotated[bool, typer.Option("--remote", help="List the first of the configured remotes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the results in the local store; or a remote's compiler versions, and with -c or -m its results."""
+    """List the results in the local store; or a remote's compiler versions, with -c its results, with -m its models."""
     begun = presentation.moment(since) if since else 0.0
+    if model is not None or models:
+        if module or since or min_seconds or limit or sort is not Order.AGE:
+            raise ConfigurationError("-m and --models list models, which only --compiler can be added to")
+        chosen = settings()
+        list_models(chosen_remote(chosen, local_store(), name), chosen, model or "", compiler, as_json=as_json)
+        return
     if name or remote:
         _list_remote(name, Filters(module, compiler, begun, min_seconds, limit, sort.value), as_json=as_json)
         return

@@ -10,8 +10,25 @@ from typing import Annotated
 import typer
 
 from neuron_store.cli.context import events_of, local_store, settings
+from neuron_store.cli.context_options import (
+    AutoCastType,
+    BatchSize,
+    ContextOptions,
+    Dtype,
+    InstanceType,
+    Model,
+    NumCores,
+    Revision,
+    SequenceLength,
+    Set,
+    Task,
+    TensorParallelSize,
+    context_variables,
+    with_context,
+)
 from neuron_store.cli.environment import path_entries
 from neuron_store.cli.presentation import duration, plural, remark
+from neuron_store.cli.registration import begin_context
 from neuron_store.cli.statistics import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.real_compiler import PROGRAM, search_path
@@ -29,16 +46,46 @@ def register(app: typer.Typer) -> None:
 
 def run(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command and its arguments.")],
+    model: Model = "",
+    revision: Revision = "",
+    task: Task = "",
+    batch_size: BatchSize = None,
+    sequence_length: SequenceLength = None,
+    num_cores: NumCores = None,
+    auto_cast_type: AutoCastType = "",
+    dtype: Dtype = "",
+    instance_type: InstanceType = "",
+    tensor_parallel_size: TensorParallelSize = None,
+    more: Set = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary at the end.")] = False,
     push: Annotated[bool, typer.Option("--push/--no-push", help="At the end, wait for results to be uploaded.")] = True,
     push_timeout: Annotated[
         float, typer.Option(min=0.0, metavar="SECONDS", help="Wait no longer; the upload goes on in the background.")
     ] = 60.0,
 ) -> None:
-    """Run a command with the shim first on PATH; at the end say on stderr what was served and what compiled."""
+    """Run a command with the shim first on PATH; at the end say on stderr what was served and what compiled.
+
+    With -m MODEL, the keys that it asks for become an entry of the remotes' registry: `neuron-store lookup` and `pull`
+    know from it what the model needs.
+    """
+    options = ContextOptions(
+        revision,
+        task,
+        batch_size,
+        sequence_length,
+        num_cores,
+        auto_cast_type,
+        dtype,
+        instance_type,
+        tensor_parallel_size,
+        more,
+    )
+    variables = context_variables(options, model)
+    if variables:
+        begin_context(local_store(), variables)
     begun = time.time()
-    environ, run_id = shimmed_environment(dict(os.environ))
-    code = _run(command, environ)
+    environ, run_id = shimmed_environment(with_context(os.environ, variables))
+    code = run_command(command, environ)
     pushed = _push(push_timeout if push else None)
     if not quiet:
         _say_summary(run_id, begun, pushed)
@@ -53,7 +100,11 @@ def shimmed_environment(environ: dict[str, str]) -> tuple[dict[str, str], str]:
     return {**environ, "PATH": ":".join(entries), "NEURON_STORE_RUN": run_id}, run_id
 
 
-def _run(command: list[str], environ: dict[str, str]) -> int:
+def run_command(command: list[str], environ: dict[str, str]) -> int:
+    """Run a command in the foreground; return its exit code, minus a signal's number.
+
+    Raises NotFound, with a shell's exit code for it, if it cannot be run.
+    """
     # Ctrl-C reaches the command from the terminal; we stay to say what it did.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What comes before there is a command to forward it to waits.

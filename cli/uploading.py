@@ -10,6 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from neuron_store.cli import presentation
+from neuron_store.cli.registration import make_registrar
 from neuron_store.cli.remotes import HOW_TO_GET_ONE, Opened, configured_locations, open_location, why_no_remote
 from neuron_store.shim.execute import GUARD
 from neuron_store.shim.log import write_log
@@ -19,6 +20,7 @@ from neuron_store.store.errors import RemoteError
 from neuron_store.store.events import Event, append_event
 from neuron_store.store.layout import Layout
 from neuron_store.store.queue import queue_length
+from neuron_store.store.registry.contexts import Context, all_contexts
 from neuron_store.store.remotes.location import hub_offline
 from neuron_store.store.uploader import Summary, Uploader, UploadPolicy
 
@@ -33,16 +35,26 @@ class Drained:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        names = ("uploaded", "present", "dropped", "left", "bytes", "refused", "failed")
+        names = (
+            "uploaded",
+            "present",
+            "dropped",
+            "left",
+            "entries",
+            "entries_left",
+            "bytes",
+            "refused",
+            "failed",
+        )
         values = {name: getattr(self.summary, name) for name in names}
         return {**values, "seconds": round(self.seconds, 3), "remotes": self.urls}
 
     def as_text(self) -> str:
         """Return it as a line."""
         made = self.summary
-        if not (made.uploaded or made.present or made.dropped):
-            return ""
         where = ", ".join(self.urls)
+        if not (made.uploaded or made.present or made.dropped):
+            return f"registered {_entries(made.entries)} with {where}" if made.entries else ""
         said = f"pushed {presentation.plural(made.uploaded, 'result')}"
         if made.uploaded:
             said += f" ({presentation.size(made.bytes)}) to {where} in {presentation.duration(self.seconds)}"
@@ -50,6 +62,8 @@ class Drained:
             said += f"; {presentation.number(made.present)} {_was(made.present)} there already"
         if made.dropped:
             said += f"; {presentation.number(made.dropped)} cannot be shared (see `neuron-store stats` and the log)"
+        if made.entries:
+            said += f"; registered {_entries(made.entries)}"
         return said
 
     def say(self) -> None:
@@ -61,11 +75,19 @@ class Drained:
     def require_all(self) -> None:
         """Raise RemoteError, in words for a person, if something is left in the queue."""
         made = self.summary
-        if not made.left:
-            return
         reason = made.refused or made.failed or "they were queued meanwhile"
-        left = presentation.plural(made.left, "result is", "results are")
-        raise RemoteError(f"{left} still queued: {reason}")
+        said = []
+        if made.left:
+            said.append(f"{presentation.plural(made.left, 'result is', 'results are')} still queued")
+        if made.entries_left:
+            models = presentation.plural(made.entries_left, "model's keys are", "models' keys are")
+            said.append(f"{models} still to be registered")
+        if said:
+            raise RemoteError(f"{', '.join(said)}: {reason}")
+
+
+def _entries(count: int) -> str:
+    return presentation.plural(count, "model entry", "model entries")
 
 
 def _was(count: int) -> str:
@@ -101,7 +123,7 @@ def make_uploader(layout: Layout, settings: Settings, remotes: list[Opened]) -> 
         write_log(settings.log_file, text)
 
     def count(outcome: str, key: str, detail: str) -> None:
-        fields = {"key": key, "detail": detail} if key else {"detail": detail}
+        fields = {"key": key, "detail": detail} if key else {"detail": detail}  # of a context, its id
         try:
             append_event(layout, Event(time.time(), outcome, fields))
         except OSError as error:
@@ -109,7 +131,8 @@ def make_uploader(layout: Layout, settings: Settings, remotes: list[Opened]) -> 
         if outcome == "upload_dropped":
             log(f"the result {key} is not uploaded: {detail}")
 
-    return Uploader(layout, [opened.remote for opened in remotes], policy, count=count, log=log)
+    registrar = make_registrar(layout, settings, count)
+    return Uploader(layout, [opened.remote for opened in remotes], policy, registrar=registrar, count=count, log=log)
 
 
 def drain(layout: Layout, settings: Settings, remotes: list[Opened], timeout: "float | None") -> Drained:
@@ -156,6 +179,17 @@ def _progress() -> Progress:
 def queued_for(layout: Layout, remotes: list[Opened]) -> int:
     """Return how many results wait for `remotes`, counted once for each of them."""
     return sum(queue_length(layout, opened.remote.identity) for opened in remotes)
+
+
+def contexts_for(layout: Layout, remotes: list[Opened]) -> list[Context]:
+    """Return the contexts that wait to be published, once for each of `remotes`."""
+    states = [(context, context.state()) for context in all_contexts(layout)]
+    return [
+        context
+        for context, state in states
+        for opened in remotes
+        if not context.is_published(opened.remote.identity, state)
+    ]
 
 
 def start_uploader(layout: Layout) -> None:

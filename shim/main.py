@@ -30,7 +30,7 @@ from neuron_store.store.blobs import MissingBlob
 from neuron_store.store.direct import DirectEntry, decode_direct
 from neuron_store.store.errors import CompilerNotFound, ConfigurationError, CorruptEntry, OutputUnwritable
 from neuron_store.store.events import Event, append_event
-from neuron_store.store.layout import Layout, discard, read_file
+from neuron_store.store.layout import MODEL_VARIABLE, Layout, discard, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -283,7 +283,14 @@ class Shim:
         return error.exit_code
 
     def record(self, outcome: str, *, key: str = "", seconds: "float | None" = None, detail: str = "") -> None:
-        """Append this invocation's event to the log; where the store cannot take it, to the user's state folder."""
+        """Append this invocation's event to the log; where the store cannot take it, to the user's state folder.
+
+        If the environment names a model, its context notes how this invocation ended.
+        """
+        if MODEL_VARIABLE in self.environ:
+            from neuron_store.shim.model_context import note_in_context
+
+            note_in_context(self, outcome, key, seconds)
         own = max(0.0, time.time() - self.begun - self.compile_seconds)
         fields = {
             "key": key,

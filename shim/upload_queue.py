@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from neuron_store.shim.main import Shim
+    from neuron_store.store.remotes.base import Remote
 
 UPLOAD_COMMAND = "upload-queue"
 
@@ -22,21 +23,31 @@ def queue_result(shim: "Shim", key: str, corrupt: "Collection[str]" = ()) -> Non
     Never raises: what is not queued, `neuron-store synchronize` finds.
     """
     try:
-        if _queue(shim, key, corrupt) and shim.settings.upload and not is_taken(shim.layout):
-            start_in_background([UPLOAD_COMMAND], {**shim.environ, "NEURON_STORE_DIR": shim.layout.root})
+        takers = _takers(shim)
+        for remote, _ in takers:
+            enqueue(shim.layout, remote.identity, key, replace=remote.identity in corrupt)
+        _start_uploader(shim, takers)
     except Exception:  # noqa: BLE001 - the compile is done, and must not fail of this
         shim.incidents.append("queue_failed")
         shim.log_fault(f"the result of {key} could not be queued for upload")
 
 
-def _queue(shim: "Shim", key: str, corrupt: "Collection[str]") -> bool:
-    """Queue the result for all writable remotes; return whether one of them may be written to now."""
-    wanted = False
+def start_uploader(shim: "Shim") -> None:
+    """Start the uploader, if a remote takes anything now and no uploader runs. Raises OSError."""
+    _start_uploader(shim, _takers(shim))
+
+
+def _takers(shim: "Shim") -> "list[tuple[Remote, bool]]":
+    """Return all writable remotes, and whether each may be written to now."""
+    takers = []
     for location in list_locations(shim.settings.remotes, shim.environ)[0]:
-        if not location.writable:
-            continue
-        remote, state = open_remote(location, shim.layout, shim.environ, remote_options(shim.settings))
-        enqueue(shim.layout, remote.identity, key, replace=remote.identity in corrupt)
-        offline = location.scheme == "hf" and hub_offline(shim.environ)
-        wanted |= not offline and not state.refused(remote.credential)
-    return wanted
+        if location.writable:
+            remote, state = open_remote(location, shim.layout, shim.environ, remote_options(shim.settings))
+            offline = location.scheme == "hf" and hub_offline(shim.environ)
+            takers.append((remote, not offline and not state.refused(remote.credential)))
+    return takers
+
+
+def _start_uploader(shim: "Shim", takers: "list[tuple[Remote, bool]]") -> None:
+    if any(now for _, now in takers) and shim.settings.upload and not is_taken(shim.layout):
+        start_in_background([UPLOAD_COMMAND], {**shim.environ, "NEURON_STORE_DIR": shim.layout.root})

@@ -9,6 +9,7 @@
       locks/<key>                one compile at a time
       queue/<remote>/<key>       results that a writable remote still lacks
       remotes/<remote>           what this host remembers of a remote
+      contexts/<id>/             which keys the runs of a model asked for: see registry/contexts.py
       events/<day>-<uid>         the append-only event log
       tmp/                       files being written; each locked by its writer
 
@@ -27,6 +28,7 @@ ROOT_TAG = (
     b"# This folder is a compile cache made by neuron-store. It can be deleted at any time.\n"
     b"# About cache folder tags: https://bford.info/cachedir/\n"
 )
+MODEL_VARIABLE = "NEURON_STORE_MODEL"  # where the environment has it, what is compiled is noted in a context
 KEY_LENGTH = 32
 BLOB_LENGTH = 64
 _LARGEST_READ_WHOLE = 64 << 20  # bytes; no entry or record of ours is larger

@@ -10,6 +10,7 @@ from neuron_store.store.remotes.state import RemoteState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from neuron_store.store.layout import Layout
+    from neuron_store.store.registry.registrar import Registrar
     from neuron_store.store.remotes.base import Remote
 
 _HOUR = 3600.0  # seconds
@@ -80,12 +81,18 @@ class UploadLine:
         remote: whose queue it is.
         state: what this host remembers of it.
         pending: what it lacks, as of the last `refresh`, the oldest first.
+        noted: when contexts last noted what the remote's registry lacks (Unix seconds), None if it lacks nothing.
         failures: attempts that failed since one succeeded.
         last_error: of these, in words.
     """
 
-    def __init__(self, layout: "Layout", remote: "Remote", policy: UploadPolicy) -> None:
+    def __init__(
+        self, layout: "Layout", remote: "Remote", policy: UploadPolicy, registrar: "Registrar | None" = None
+    ) -> None:
         self.remote = remote
+        self.noted: float | None = None
+        self._registrar = registrar
+        self._noted_since = 0.0
         self.state = RemoteState(layout, remote.identity, remote.url)
         self.pending: list[Queued] = []
         self.failures = 0
@@ -100,8 +107,20 @@ class UploadLine:
         """Mend what a killed uploader left."""
         recover(self._layout, self.remote.identity)
 
+    @property
+    def lacks(self) -> bool:
+        """Whether the remote lacks anything, as of the last `refresh`."""
+        return bool(self.pending) or self.noted is not None
+
     def refresh(self) -> None:
-        """Look at the queue again, if it has changed. Raises OSError."""
+        """Look at the queue and the contexts again, if they have changed. Raises OSError."""
+        self._refresh_queue()
+        before = self.noted
+        self.noted = self._registrar.changed(self.remote.identity) if self._registrar is not None else None
+        if before is None:
+            self._noted_since = time.monotonic()
+
+    def _refresh_queue(self) -> None:
         try:
             changed = os.stat(self._layout.queue_path(self.remote.identity)).st_mtime_ns
         except FileNotFoundError:
@@ -119,12 +138,15 @@ class UploadLine:
 
     def is_due(self, *, hurried: bool, compiling: bool = False) -> bool:
         """Tell whether it is time to upload what is pending. While others are `compiling`, more is to come."""
-        if not self.pending:
-            return False
         policy = self._policy
+        if not self.lacks:
+            return False
         if hurried or policy.hurry or len(self.pending) >= policy.most_results:
             return True
         now = time.time()
+        if not self.pending:
+            quiet = not compiling and abs(now - (self.noted or 0.0)) >= policy.quiet
+            return quiet or time.monotonic() - self._noted_since >= policy.max_age
         # A clock that was set back must not make anyone wait for the time that was.
         quiet = not compiling and abs(now - self.pending[-1].at) >= policy.quiet
         return quiet or abs(now - self.pending[0].at) >= policy.max_age

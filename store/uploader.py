@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from neuron_store.store.layout import Layout
     from neuron_store.store.queue import Queued
+    from neuron_store.store.registry.registrar import Registrar
     from neuron_store.store.remotes.base import Remote
 
     # Called with an outcome (upload_done, upload_present, upload_dropped, upload_failed, upload_refused), the key that
@@ -40,14 +41,17 @@ class Summary:
     Attributes:
         uploaded, present, dropped: results: sent; there already; gone or not to be shared.
         left: results that are still queued, counted once for each remote.
+        entries: of the registry, made or added to.
+        entries_left: contexts that a remote still lacks, counted once for each remote.
         refused, failed: the last reason in words why some are left, "" if there is none.
         bytes: that were sent.
     """
 
-    __slots__ = ("bytes", "dropped", "failed", "left", "present", "refused", "uploaded")
+    __slots__ = ("bytes", "dropped", "entries", "entries_left", "failed", "left", "present", "refused", "uploaded")
 
     def __init__(self) -> None:
         self.uploaded = self.present = self.dropped = self.left = self.bytes = 0
+        self.entries = self.entries_left = 0
         self.refused = self.failed = ""
 
 
@@ -65,13 +69,18 @@ class Uploader:
         policy: UploadPolicy,
         *,
         names: "PrivateNames | None" = None,
+        registrar: "Registrar | None" = None,
         count: "Count | None" = None,
         log: "Log | None" = None,
     ) -> None:
-        """`names` are taken out of what is uploaded: by default, this host's and user's."""
+        """`names` are taken out of what is uploaded: by default, this host's and user's.
+
+        `registrar` publishes what contexts have noted; None: nobody does.
+        """
         self._layout = layout
         self._policy = policy
-        self._lines = [UploadLine(layout, remote, policy) for remote in remotes if remote.writable]
+        self._registrar = registrar
+        self._lines = [UploadLine(layout, remote, policy, registrar) for remote in remotes if remote.writable]
         self._names = names or PrivateNames.of_host(os.environ)
         self._count: Count = count or (lambda outcome, key, detail: None)  # noqa: ARG005 - nobody wants to know
         self._log: Log = log or (lambda text: None)  # noqa: ARG005 - nobody wants to know
@@ -141,7 +150,7 @@ class Uploader:
         """Return the lines that hold something, and whose remotes may take it."""
         for line in self._lines:
             line.refresh()
-        return [line for line in self._lines if line.pending and not line.refusal()]
+        return [line for line in self._lines if line.lacks and not line.refusal()]
 
     def _may_try(self, line: UploadLine) -> bool:
         return not line.wait_after_failure() and not line.wait_for_budget()
@@ -187,22 +196,31 @@ class Uploader:
             self._lock.release()
             foreground.release()
             self._deadline = self._progress = None
-        self._summary.left = sum(queue_length(self._layout, line.remote.identity) for line in self._lines)
-        if not self._summary.left:
+        return self._sum_up()
+
+    def _sum_up(self) -> Summary:
+        made = self._summary
+        made.left = sum(queue_length(self._layout, line.remote.identity) for line in self._lines)
+        if self._registrar is not None:
+            made.entries_left = sum(self._registrar.waiting(line.remote.identity) for line in self._lines)
+            made.failed = made.failed or "; ".join(self._registrar.faults())
+        if not made.left and not made.entries_left:
             calm_down(self._layout)
-            self._summary.failed = ""
-        return self._summary
+            made.failed = ""
+        return made
 
     def _drain_lines(self) -> None:
         open_lines = list(self._lines)
         for line in open_lines:
             line.forget_failures()
+        if self._registrar is not None:
+            self._registrar.ask_again()
         while open_lines:
             self._go_on()
             waits = []
             for line in list(open_lines):
                 line.refresh()
-                if not line.pending or self._is_hopeless(line):
+                if not line.lacks or self._is_hopeless(line):
                     open_lines.remove(line)
                 elif line.wait_after_failure():
                     waits.append(line.wait_after_failure())
@@ -232,7 +250,11 @@ class Uploader:
     def _attempt(self, line: UploadLine) -> None:
         """Upload one batch; what goes wrong is noted, for a later attempt."""
         try:
-            self._upload(line)
+            # Results first: an entry tells which keys are there.
+            if line.pending:
+                self._upload(line)
+            else:
+                self._publish(line)
         except RemoteRefused as error:
             self._note_refusal(line, error)
         except Exception as error:  # noqa: BLE001 - nobody watches; whatever it is, the queue is kept and tried again
@@ -274,6 +296,19 @@ class Uploader:
             self._send(line, batch)
         if batch.fault is not None:
             raise batch.fault
+
+    def _publish(self, line: UploadLine) -> None:
+        if self._registrar is None:
+            return
+        line.state.note_commit()
+        try:
+            changed = self._registrar.publish(line.remote)
+        except RemoteRefused:
+            line.state.take_back_commit()
+            raise
+        if not changed:
+            line.state.take_back_commit()
+        self._summary.entries += len({os.path.basename(path) for path in changed})
 
     def _send(self, line: UploadLine, batch: Batch) -> None:
         bytes_before, files_before = self._announced

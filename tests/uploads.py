@@ -134,6 +134,19 @@ class MemoryRemote(Remote):
         self.messages.append(message)
         self._call("add", after=True)
 
+    def amend(self, paths, limit, merge, message) -> "list[str]":
+        self._call("amend")
+        merged = {path: merge(path, self.files.get(path)) for path in paths}
+        changed = [path for path, data in merged.items() if data is not None and data != self.files.get(path)]
+        self.files.update({path: merged[path] for path in changed})
+        self.messages += [message] if changed else []
+        self._call("amend", after=True)
+        return changed
+
+    def listing(self, folder: str) -> "list[str]":
+        below = folder + "/"
+        return sorted({path.removeprefix(below).partition("/")[0] for path in self.files if path.startswith(below)})
+
     def folders(self) -> "list[str]":
         return sorted({path.partition("/")[0] for path in self.files})
 

@@ -5,6 +5,7 @@ r"""Contexts: which keys the runs of a model asked for, kept as names of small f
     contexts/<id>/uncached/<counter>.<32 hex>   one compile that has no key, or whose result was not stored
     contexts/<id>/model.json            what was found out about the model (by a command, never by the shim)
     contexts/<id>/published/<remote>    the state (see `Context.state`) that a remote has already
+    contexts/<id>/fault                 why it could not be found out what the model is
 
 Grammar of `context`: `<name>=<value>` for each NEURON_STORE_MODEL variable, with a zero byte after each, in order of
 the names. `<id>` is its XXH3, so that all processes of a run, and all runs alike, meet in one context. Grammar of a
@@ -16,13 +17,13 @@ The shim writes here, on the way of a hit: nothing is imported that it has not.
 import os
 
 from neuron_store.hashing.xxh3 import xxh3_hex
-from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex, read_file
+from neuron_store.store.layout import KEY_LENGTH, MODEL_VARIABLE, Layout, discard, is_hex, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-VARIABLE = "NEURON_STORE_MODEL"
+VARIABLE = MODEL_VARIABLE
 # The fields of a context, as optimum-neuron names them; the variable of each is NEURON_STORE_MODEL_<FIELD>.
 FIELDS = (
     "revision",
@@ -89,9 +90,8 @@ def note_invocation(
     """
     if outcome in _NO_COMPILE:
         return False
-    content = encode_context(context_of(environ))
-    context = Context(layout, xxh3_hex(content)[:_ID_LENGTH])
-    if key and outcome.startswith("hit_") or outcome == "miss_stored":
+    context = Context(layout, context_of(environ))
+    if outcome.startswith("hit_") or outcome == "miss_stored":
         path = context.path("keys", key)
         lines = (version or "", "" if seconds is None else f"{seconds:.3f}", " ".join(module.split()))
         data = "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
@@ -100,8 +100,7 @@ def note_invocation(
         data = b""
     if os.path.exists(path):
         return False
-    if not os.path.exists(context.path("context")):
-        layout.write_file(context.path("context"), content)
+    context.begin()
     layout.write_file(path, data)
     return True
 
@@ -127,11 +126,18 @@ class Context:
         id: 16 hex digits.
     """
 
-    __slots__ = ("_layout", "id")
+    __slots__ = ("_content", "_layout", "id")
 
-    def __init__(self, layout: Layout, identity: str) -> None:
+    def __init__(self, layout: Layout, said: "Mapping[str, str] | str") -> None:
+        """Return the context of what an environment said (as `context_of` has it), or the one that has an id."""
         self._layout = layout
-        self.id = identity
+        self._content = b"" if isinstance(said, str) else encode_context(said)
+        self.id = said if isinstance(said, str) else xxh3_hex(self._content)[:_ID_LENGTH]
+
+    def begin(self) -> None:
+        """Keep what the environment said, if it is not kept yet. Raises OSError."""
+        if not os.path.exists(self.path("context")):
+            self._layout.write_file(self.path("context"), self._content)
 
     def path(self, folder: str, name: str = "") -> str:
         """Return the path of one of its files."""
@@ -143,7 +149,7 @@ class Context:
         pairs = (os.fsdecode(pair).partition("=") for pair in content.split(b"\0") if pair)
         return {name: value for name, _, value in pairs if name.startswith(VARIABLE)}
 
-    def keys(self) -> "list[str]":
+    def noted_keys(self) -> "list[str]":
         """Return the keys that were asked for, in order."""
         return [name for name in _names(self.path("keys")) if is_hex(name, KEY_LENGTH)]
 
@@ -160,25 +166,15 @@ class Context:
                 found.setdefault(counter, set()).add(name)
         return found
 
-    def changed(self) -> "float | None":
-        """Return when something was last noted here (Unix seconds), None if nothing ever was."""
-        times = []
-        for folder in ("keys", "uncached"):
-            try:
-                times.append(os.stat(self.path(folder)).st_mtime)
-            except OSError:
-                continue
-        return max(times, default=None)
-
     def state(self) -> str:
-        """Return a word that changes whenever something is noted here."""
-        noted = [*self.keys(), "", *_names(self.path("uncached"))]
-        return xxh3_hex("\n".join(noted).encode("utf-8", "surrogateescape"))
+        """Return a word that changes whenever something is noted here, "" if nothing is."""
+        noted = [*self.noted_keys(), *_names(self.path("uncached"))]
+        return xxh3_hex("\n".join(noted).encode("utf-8", "surrogateescape")) if noted else ""
 
-    def is_published(self, remote: str) -> bool:
-        """Tell whether `remote` (16 hex digits) has been given all that is noted here, as far as is remembered."""
+    def is_published(self, remote: str, state: str) -> bool:
+        """Tell whether `remote` (16 hex digits) was given what was noted here when `state` was asked for."""
         try:
-            return (read_file(self.path("published", remote)) or b"").decode("ascii", "replace") == self.state()
+            return not state or read_file(self.path("published", remote)) == state.encode()
         except OSError:
             return False
 
@@ -190,9 +186,19 @@ class Context:
         """Return what `write` wrote, None if there is nothing. Raises OSError."""
         return read_file(self.path(name))
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file of the context's own. Raises OSError."""
-        self._layout.write_file(self.path(name), data)
+    def write(self, name: str, data: "bytes | None") -> None:
+        """Write a file of the context's own; None removes it. Raises OSError."""
+        if data is None:
+            discard(self.path(name))
+        else:
+            self._layout.write_file(self.path(name), data)
+
+    def fault(self) -> str:
+        """Return why the last try to publish it failed, "" if it did not."""
+        try:
+            return (self.read("fault") or b"").decode("utf-8", "replace")
+        except OSError:
+            return ""
 
 
 def all_contexts(layout: Layout) -> "Iterator[Context]":

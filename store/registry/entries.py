@@ -6,7 +6,8 @@ An entry is JSON that optimum-neuron reads:
     neuron           how it was compiled: task, batch_size, num_cores, auto_cast_type, sequence_length, compiler_type,
                      compiler_version, checkpoint_id, checkpoint_revision, and more; of a pipeline, in its main component
     _entry_class, _model_id, _task       since 0.2.0; before that, the entry's path tells them
-    neuron_store     ours, which optimum-neuron ignores; grammar, format 1:
+    neuron_store     ours, which optimum-neuron ignores; for those before 0.4.5, which compare the top level with the
+                     model's configuration, it stands in `neuron`. Grammar, format 1:
         format       1
         keys         key -> {"seconds": of the compile or null, "bytes": of all outputs or null, "module": name,
                      "components": {name: digest, 32 hex}}
@@ -124,7 +125,7 @@ class Entry:
     @property
     def name(self) -> str:
         """Its file's name: 20 hex digits, the same whatever keys it has."""
-        return hashlib.sha512(_dump(self._without_keys()).encode()).hexdigest()[:20]
+        return hashlib.sha512(_dump(self._document(self.neuron)).encode()).hexdigest()[:20]
 
     @property
     def arch_digest(self) -> str:
@@ -141,26 +142,28 @@ class Entry:
         """Bytes of all its outputs that are known."""
         return sum(info.size or 0 for info in self.keys.values())
 
-    def _without_keys(self) -> "dict[str, Any]":
+    def _document(self, neuron: "dict[str, Any]") -> "dict[str, Any]":
         document = dict(self.config)
         main = main_component(self.config)
         if main:
-            document[main] = {**document[main], "neuron": self.neuron}
+            document[main] = {**document[main], "neuron": neuron}
         else:
-            document["neuron"] = self.neuron
+            document["neuron"] = neuron
         document["_entry_class"] = _PIPELINE_CLASS if main else _MODEL_CLASS
         document["_model_id"] = self.model_id
         document["_task"] = None if main else self.task
         return document
 
-    def encode(self) -> bytes:
-        """Return the entry's file: the same bytes for the same entry."""
+    def encode(self, *, inside: bool = False) -> bytes:
+        """Return the entry's file: the same bytes for the same entry. `inside` puts the keys into `neuron`."""
         ours = {
             "format": FORMAT,
             "keys": {key: info.as_dict() for key, info in self.keys.items()},
             "uncached": {counter: sorted(names) for counter, names in self.uncached.items() if names},
         }
-        return _dump({**self._without_keys(), FIELD: ours}).encode()
+        if inside:
+            return _dump(self._document({**self.neuron, FIELD: ours})).encode()
+        return _dump({**self._document(self.neuron), FIELD: ours}).encode()
 
     def merged_with(self, other: "Entry") -> "Entry":
         """Return the same entry with the keys of both. Compiles that have a key by now are no more without one."""
@@ -172,7 +175,12 @@ class Entry:
             for counter in (*self.uncached, *other.uncached)
         }
         return Entry(
-            self.model_id, self.task, self.config, self.neuron, keys, {name: has for name, has in uncached.items() if has}
+            self.model_id,
+            self.task,
+            self.config,
+            self.neuron,
+            keys,
+            {name: has for name, has in uncached.items() if has},
         )
 
 
@@ -217,7 +225,7 @@ def _decode(document: "Any", place: Place) -> Entry:  # noqa: ANN401 - JSON
     task = document.get("_task") or neuron.get("task")
     if task is not None and not (isinstance(task, str) and _is_shown_as_it_is(task)):
         raise TypeError("its task is none")
-    keys, uncached = _decode_ours(document.get(FIELD))
+    keys, uncached = _decode_ours(neuron.pop(FIELD, None) or document.get(FIELD))
     return Entry(model_id, task, config, neuron, keys, uncached)
 
 
@@ -268,5 +276,3 @@ def _counter(text: object) -> str:
     if not isinstance(text, str) or not text.replace("_", "a").isalnum() or not text.isascii() or len(text) > 60:
         raise ValueError("a name is none")
     return text
-
-

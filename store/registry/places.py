@@ -1,12 +1,12 @@
 r"""Where a remote keeps entries of the registry, in every layout that optimum-neuron has had.
 
-    neuronxcc-<version>/0_REGISTRY/<release>/<where>/<20 hex>.json
+neuronxcc-<version>/0_REGISTRY/<release>/<where>/<20 hex>.json
 
-    release = of optimum-neuron: "0.4.5"
-    where   = <model type>/<model id>                             up to 0.0.18, 0.2.0 to 0.4.4; an alias from 0.4.5 on
-            | training|inference/<model type>/<model id>          0.0.19 to 0.1.0
-            | <architecture's digest, 64 hex>                     from 0.4.5 on: what its lookup lists
-    model id = <org>/<name>, or <name> alone; of a model on some host's disk: local/<name>
+release = of optimum-neuron: "0.4.5"
+where   = <model type>/<model id>                             up to 0.0.18, 0.2.0 to 0.4.4; an alias from 0.4.5 on
+| training|inference/<model type>/<model id>          0.0.19 to 0.1.0
+| <architecture's digest, 64 hex>                     from 0.4.5 on: what its lookup lists
+model id = <org>/<name>, or <name> alone; of a model on some host's disk: local/<name>
 """
 
 import re
@@ -92,7 +92,7 @@ def is_release(text: str) -> bool:
 def files_by_digest(release: str) -> bool:
     """Tell whether that version of optimum-neuron looks entries up by the architecture's digest."""
     match = _RELEASE.fullmatch(release)
-    return bool(match) and tuple(int(number or 0) for number in match.groups()) >= _BY_DIGEST_FROM
+    return match is not None and tuple(int(number or 0) for number in match.groups()) >= _BY_DIGEST_FROM
 
 
 def registry_folder(compiler: str) -> str:

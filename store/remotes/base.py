@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     # Called as an upload goes on: (bytes, files) that have arrived since the last call.
     Progress = Callable[[int, int], None]
+    # Called with a file's name and content (None if there is no such file); returns what it is to be, None to leave it.
+    Merge = Callable[[str, bytes | None], bytes | None]
 
 FOLDER_PREFIX = "neuronxcc-"
 RESULTS, BLOBS = "0_RESULTS", "0_BLOBS"
@@ -132,6 +134,18 @@ class Remote(ABC):
 
         What is there already under a name is replaced. Raises RemoteConflict if another writer came between.
         """
+
+    @abstractmethod
+    def amend(self, paths: "Sequence[str]", limit: int, merge: "Merge", message: str) -> "list[str]":
+        """Read small files (of at most `limit` bytes) and write what `merge` makes of each; return which changed.
+
+        Whatever another writer writes meanwhile is read before it is replaced: then RemoteConflict is raised, nothing
+        is written, and it is to be tried again. Raises CorruptRemote beyond `limit`.
+        """
+
+    @abstractmethod
+    def listing(self, folder: str) -> "list[str]":
+        """Return the names of what lies directly in `folder`, in order; nothing if there is no such folder."""
 
     @abstractmethod
     def folders(self) -> "list[str]":

@@ -1,28 +1,32 @@
 """A remote that is a folder which hosts share: FSx, EFS, NFS, a mounted bucket.
 
-No lock is relied on: a file is written under a name of its own, flushed, and renamed; what it says depends on nothing
-but its name, so that two writers of the same name write the same.
+A file is added without a lock: it is written under a name of its own, flushed, and renamed; what it says depends on
+nothing but its name, so that two writers of the same name write the same. Only what is amended has a lock beside it.
 """
 
 import errno
 import os
 import stat
 import time
+from contextlib import contextmanager
 
 from neuron_store.hashing.inputs import open_regular
-from neuron_store.store.errors import CorruptRemote, RemoteRefused, RemoteUnavailable
-from neuron_store.store.layout import discard, write_all
-from neuron_store.store.remotes.base import Access, Remote, RemoteFile
+from neuron_store.store.errors import CorruptRemote, RemoteConflict, RemoteRefused, RemoteUnavailable
+from neuron_store.store.layout import discard, read_file, write_all
+from neuron_store.store.remotes.base import Access, Addition, Remote, RemoteFile
 from neuron_store.store.remotes.child import ask_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from neuron_store.store.remotes.base import Addition, Progress
+    from neuron_store.store.remotes.base import Merge, Progress
 
 _PIECE = 1 << 20  # bytes
 _TEMPORARY = ".neuron-store-"
+_LOCK_AGE = 60.0  # seconds; to amend a small file takes far less
+_LOCK_PATIENCE = 90.0  # seconds
+_LOCK_GLANCE = 0.05  # seconds
 # What is wrong with one name: a folder, a pipe, a link in a circle stands there.
 _NO_FILE = (errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
@@ -153,6 +157,86 @@ class FolderRemote(Remote):
                 continue
             os.chmod(made, mode)
 
+    def amend(self, paths: "Sequence[str]", limit: int, merge: "Merge", message: str) -> "list[str]":
+        """See the base. Others who amend wait; whoever died meanwhile is waited for _LOCK_AGE seconds."""
+        self._require_folder()
+        changed = []
+        for path in paths:
+            with self._locked(path) as is_ours:
+                before = self.read(path, limit)
+                after = merge(path, before)
+                if after is None or after == before:
+                    continue
+                if not is_ours():
+                    raise RemoteConflict(f"{self.url}: another host took over the lock of {path}")
+                self.add([Addition(path, data=after)], message)
+                changed.append(path)
+        return changed
+
+    @contextmanager
+    def _locked(self, path: str) -> "Iterator[Callable[[], bool]]":
+        """Keep others from amending a file: by a file beside it, which NFS, too, lets only one of them make.
+
+        Yields what tells whether it is ours still: who takes longer than _LOCK_AGE is taken for dead.
+        """
+        folder, name = os.path.split(f"{self._folder}/{path}")
+        lock = f"{folder}/{_TEMPORARY}{name}.lock"
+        token = f"{os.uname().nodename} {os.getpid()} {os.urandom(8).hex()}".encode()
+        try:
+            self._make_folders(folder)
+            self._take_lock(lock, token)
+        except OSError as error:
+            raise self._fault(error) from error
+        try:
+            yield lambda: _read_or_nothing(lock) == token
+        finally:
+            if _read_or_nothing(lock) == token:
+                discard(lock)
+
+    def _take_lock(self, lock: str, token: bytes) -> None:
+        from random import uniform
+
+        end = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                if self._is_stale(lock):
+                    discard(lock)
+                elif time.monotonic() > end:
+                    raise RemoteConflict(f"{self.url}: another host amends {lock}, and does not end") from None
+                else:
+                    time.sleep(_LOCK_GLANCE * uniform(0.5, 1.5))  # noqa: S311 - jitter
+                continue
+            try:
+                write_all(descriptor, token)
+            finally:
+                os.close(descriptor)
+            return
+
+    def _is_stale(self, lock: str) -> bool:
+        """Tell whether a lock is older than anyone amends, by the clock of the file system itself."""
+        probe = f"{lock}.{os.urandom(4).hex()}"
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            try:
+                return os.stat(probe).st_mtime - os.stat(lock).st_mtime > _LOCK_AGE
+            finally:
+                discard(probe)
+        except FileNotFoundError:
+            return False
+
+    def listing(self, folder: str) -> "list[str]":
+        """See the base."""
+        self._require_folder()
+        try:
+            names = os.listdir(f"{self._folder}/{folder}")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._fault(error) from error
+        return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
     def folders(self) -> "list[str]":
         """See the base."""
         self._require_folder()
@@ -225,6 +309,13 @@ class FolderRemote(Remote):
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             return RemoteRefused(f"{said}; change its mode or owner, or write {self.url}|read-only in remotes")
         return RemoteUnavailable(said)
+
+
+def _read_or_nothing(path: str) -> bytes:
+    try:
+        return read_file(path) or b""
+    except OSError:
+        return b""
 
 
 def _is_there(path: str) -> bool:

@@ -9,7 +9,7 @@ import time
 
 from neuron_store.store.errors import ConfigurationError
 from neuron_store.store.layout import write_all
-from neuron_store.store.remotes.base import Access, Remote, make_identity
+from neuron_store.store.remotes.base import Access, Addition, Remote, make_identity
 from neuron_store.store.remotes.http_reader import HttpReader
 from neuron_store.store.remotes.location import hub_endpoint, hub_token
 
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from neuron_store.store.remotes.base import Addition, Progress, RemoteFile
+    from neuron_store.store.remotes.base import Merge, Progress, RemoteFile
     from neuron_store.store.remotes.hub_writer import HubWriter
     from neuron_store.store.remotes.location import Location
     from neuron_store.store.remotes.opening import RemoteOptions
@@ -70,6 +70,23 @@ class HubRemote(Remote):
         """See the base. One commit: all or none."""
         self._writing().add(additions, message, progress)
 
+    def amend(self, paths: "Sequence[str]", limit: int, merge: "Merge", message: str) -> "list[str]":
+        """See the base. One commit, whose parent is the one that was read."""
+        writer = self._writing()
+        head = writer.head()
+        before = {path: self._reading().read(self._resolve_path(path, head), limit) for path in paths}
+        merged = {path: merge(path, content) for path, content in before.items()}
+        changed = [
+            Addition(path, data=data) for path, data in merged.items() if data is not None and data != before[path]
+        ]
+        if changed:
+            writer.add(changed, message, parent=head)
+        return [addition.path for addition in changed]
+
+    def listing(self, folder: str) -> "list[str]":
+        """See the base."""
+        return self._writing().listing(folder)
+
     def folders(self) -> "list[str]":
         """See the base."""
         return self._writing().folders()
@@ -88,11 +105,11 @@ class HubRemote(Remote):
             self._reader.close()
         self._reader = None
 
-    def _resolve_path(self, path: str) -> str:
+    def _resolve_path(self, path: str, revision: str = "") -> str:
         from urllib.parse import quote
 
         datasets = "/datasets" if self._location.repo_type == "dataset" else ""
-        revision = quote(self._location.revision, safe="")
+        revision = quote(revision or self._location.revision, safe="")
         return f"{datasets}/{self.repo}/resolve/{revision}/{quote(path, safe='/')}"
 
     def _reading(self) -> HttpReader:

@@ -93,8 +93,26 @@ class HubWriter:
                 found[file.path] = file
         return {path: found[path] for path in paths if path in found}
 
-    def add(self, additions: "Sequence[Addition]", message: str, progress: "Progress | None" = None) -> None:
+    def head(self) -> str:
+        """Return the commit that the revision stands at, 40 hex digits."""
+        api = self._api()
+        place = {name: value for name, value in self._place.items() if name != "repo_id"}
+        commit = self._ask("read", lambda: api.repo_info(self._repo_id, **place)).sha
+        if not commit:
+            raise RemoteUnavailable(f"{self._faults.place} does not tell its last commit")
+        return str(commit)
+
+    def add(
+        self,
+        additions: "Sequence[Addition]",
+        message: str,
+        progress: "Progress | None" = None,
+        *,
+        parent: "str | None" = None,
+    ) -> None:
         """Add files by one commit; nothing is committed if it raises, or the answer was lost.
+
+        With a `parent`, only if that is the last commit still.
 
         Raises RemoteConflict, RemoteRefused or RemoteUnavailable; OSError if a local file cannot be read.
         """
@@ -106,7 +124,14 @@ class HubWriter:
             by_xet = self._ask("write to", self._preupload, api, members, xet=by_xet)
             if progress is not None:
                 progress(sum(max(additions[place].size, 0) for place in group), len(group))
-        self._ask("write to", api.create_commit, operations=operations, commit_message=message, **self._place)
+        self._ask(
+            "write to",
+            api.create_commit,
+            operations=operations,
+            commit_message=message,
+            parent_commit=parent,
+            **self._place,
+        )
 
     # -- large files -------------------------------------------------------------------------------------------------
 
@@ -172,6 +197,20 @@ class HubWriter:
             constants.HF_HUB_DISABLE_XET = before
 
     # -- listings and rights -----------------------------------------------------------------------------------------
+
+    def listing(self, folder: str) -> "list[str]":
+        """Return the names of what lies directly in `folder`, in order; nothing if there is no such folder."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        api = self._api()
+
+        def read() -> "list[str]":
+            try:
+                return [entry.path for entry in api.list_repo_tree(path_in_repo=folder, **self._place)]
+            except EntryNotFoundError:
+                return []
+
+        return sorted(os.path.basename(path) for path in self._ask("read", read))
 
     def folders(self) -> "list[str]":
         """Return the names of the folders at the top, in order."""
