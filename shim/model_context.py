@@ -1,0 +1,34 @@
+"""Where the environment names a model (NEURON_STORE_MODEL), note which keys its runs ask for."""
+
+from neuron_store.store.registry.contexts import note_invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from neuron_store.shim.main import Shim
+
+
+def note_in_context(shim: "Shim", outcome: str, key: str, seconds: "float | None") -> None:
+    """Note how an invocation ended; what is new starts the uploader, which publishes it. Never raises."""
+    if shim.settings.read_only:
+        return
+    try:
+        identity = getattr(shim, "identity", None)  # what passes through has not asked for it
+        is_new = note_invocation(
+            shim.layout,
+            shim.environ,
+            outcome,
+            key=key,
+            version=identity.version if identity else "",
+            seconds=seconds,
+            module=shim.model.name if shim.model else "",
+        )
+        if is_new and shim.settings.upload:
+            from neuron_store.shim.upload_queue import start_uploader
+
+            start_uploader(shim)
+    except OSError as error:
+        shim.incidents.append("context_failed")
+        shim.log(f"a key could not be noted for its model: {error}")
+    except Exception:  # noqa: BLE001 - the compile, or the hit, is what counts
+        shim.incidents.append("context_failed")
+        shim.log_fault("a key could not be noted for its model")
