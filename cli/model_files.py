@@ -16,6 +16,8 @@ _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _NAME_IT = "name a folder that has its config.json"
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# A model's folder in huggingface_hub's cache, which vLLM and others name in place of the model.
+_SNAPSHOT = re.compile(r"/models--(?P<parts>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/?$")
 _LONGEST_SHOWN = 300  # characters
 
 
@@ -88,6 +90,10 @@ class FilesOnDisk(Files):
     def __init__(self, folder: str, config: str) -> None:
         super().__init__(local_id(os.path.basename(folder)), config)
         self._folder = folder
+        snapshot = _SNAPSHOT.search(folder)
+        repo = "/".join(snapshot["parts"].split("--")) if snapshot else ""
+        if snapshot and is_model_id(repo):
+            self.model_id, self.revision = repo, snapshot["commit"]
 
     def name(self, path: str) -> str:
         """Return a file's whole path."""

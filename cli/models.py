@@ -14,7 +14,7 @@ from neuron_store.cli.model_config import (
 )
 from neuron_store.cli.model_files import CONFIG, PIPELINE, Files, find_files, shown
 from neuron_store.store.errors import ConfigurationError
-from neuron_store.store.registry.architecture import arch_digest, is_pipeline, same_architecture, strip
+from neuron_store.store.registry.architecture import arch_digest, is_pipeline, main_component, same_architecture, strip
 from neuron_store.store.registry.entries import Entry
 from neuron_store.store.registry.places import is_part
 
@@ -36,6 +36,7 @@ class Model:
             class (where transformers is installed), and as config.json has it. Of a pipeline, by component.
         digests: under which the registry may file it, in the order of `configs`, each once.
         release: of the optimum-neuron that is installed, else the newest whose layout is known.
+        dtype: of its weights, as its configuration has it (`bfloat16`), "" where that says nothing.
     """
 
     model_id: str
@@ -44,9 +45,12 @@ class Model:
     configs: list[dict[str, Any]]
     digests: list[str]
     release: str
+    dtype: str = ""
 
     def fits(self, entry: Entry) -> bool:
-        """Tell whether the entry is of this architecture."""
+        """Tell whether the entry is of this architecture: by its digests where it tells them, else as it seems."""
+        if not is_pipeline(self.configs[0]) and entry.digests.intersection(self.digests):
+            return True
         return any(same_architecture(config, entry.config) for config in self.configs)
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +61,7 @@ class Model:
     def from_dict(cls, values: Mapping[str, Any]) -> "Model":
         """Return what `as_dict` told. Raises TypeError."""
         model = cls(**values)
-        texts = (model.model_id, model.revision, model.task or "", model.release)
+        texts = (model.model_id, model.revision, "" if model.task is None else model.task, model.release, model.dtype)
         if not (isinstance(model.configs, list) and isinstance(model.digests, list) and model.configs):
             raise TypeError("a model's configurations are none")
         if not all(isinstance(text, str) for text in (*texts, *model.digests)):
@@ -84,11 +88,20 @@ def resolve_model(word: str, task: str = "", revision: str = "") -> Model:
     require_type(plain, files.name(files.config))
     known_task = task or task_of(plain)
     installed = ask_transformers(data, known_task)
+    dtype = _dtype_of(plain)
+    if dtype:  # transformers has called it so since 4.56, whatever config.json calls it
+        plain["dtype"] = dtype
     configs, digests = [strip(plain)], [arch_digest(known_task, plain)]
     if installed.config is not None:
         configs.insert(0, installed.config)
         digests.insert(0, exact_digest(known_task, installed.config))
-    return Model(files.model_id, files.revision, known_task, configs, list(dict.fromkeys(digests)), installed.release)
+    unique = list(dict.fromkeys(digests))
+    return Model(files.model_id, files.revision, known_task, configs, unique, installed.release, dtype)
+
+
+def _dtype_of(config: dict[str, Any]) -> str:
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return dtype if isinstance(dtype, str) else ""
 
 
 def _resolve_pipeline(files: Files, task: str | None) -> Model:
@@ -116,6 +129,7 @@ def _resolve_pipeline(files: Files, task: str | None) -> Model:
         [configs],
         [arch_digest(task, configs)],
         ask_transformers(None, task).release,
+        _dtype_of(configs[main_component(configs)]),
     )
 
 

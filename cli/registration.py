@@ -170,14 +170,13 @@ def _file(
         "checkpoint_id": model.model_id,
         "checkpoint_revision": model.revision or None,
     }
-    dtype = str(model.configs[0].get("dtype") or "")
     neuron = {**dict.fromkeys(SEED_FIELDS), **fields, **found_out}
     if is_part(target):
         neuron["target"] = target
-    if dtype:
-        neuron.setdefault("torch_dtype", normal_dtype(dtype))
+    if model.dtype:
+        neuron.setdefault("torch_dtype", normal_dtype(model.dtype))
     uncached = {counter: kept for counter, named in uncached.items() if (kept := named - keys.keys())}
-    entry = Entry(model.model_id, model.task, model.configs[0], neuron, keys, uncached)
+    entry = Entry(model.model_id, model.task, model.configs[0], neuron, keys, uncached, model.digests)
     return Filed(entry, version, model.release, model.digests if _is_listed(neuron) else ())
 
 

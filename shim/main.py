@@ -287,7 +287,7 @@ class Shim:
 
         If the environment names a model, its context notes how this invocation ended.
         """
-        if MODEL_VARIABLE in self.environ:
+        if self.environ.get(MODEL_VARIABLE):
             from neuron_store.shim.model_context import note_in_context
 
             note_in_context(self, outcome, key, seconds)

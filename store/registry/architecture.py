@@ -35,7 +35,8 @@ LEFT_OUT = frozenset(
 # Said by the entry itself: what the graph is compiled with is its `neuron` part's.
 _NOT_OF_THE_GRAPH = frozenset(("dtype", "neuron", "neuron_store"))
 # The parts of a pipeline by which it is told, in this order; its VAEs are not compared (optimum-neuron does not either).
-MAIN_COMPONENTS = ("unet", "transformer")
+_PIPELINE_TYPES = {"unet": "stable-diffusion", "transformer": "diffusion-transformer"}
+MAIN_COMPONENTS = tuple(_PIPELINE_TYPES)
 _NOT_COMPARED = ("vae", "vae_encoder", "vae_decoder", "scheduler")
 
 
@@ -45,19 +46,22 @@ def strip(config: "Config") -> "dict[str, Any]":
 
 
 def is_pipeline(config: "Config") -> bool:
-    """Tell whether this is the configuration of a pipeline: one of its components says so."""
-    return any(isinstance(config.get(name), dict) for name in MAIN_COMPONENTS)
+    """Tell whether this is the configuration of a pipeline: one of its components says so, and it is no model's own."""
+    own = isinstance(config.get("model_type"), str) and config["model_type"] not in _PIPELINE_TYPES.values()
+    return not own and any(isinstance(config.get(name), dict) for name in MAIN_COMPONENTS)
 
 
 def main_component(config: "Config") -> str:
     """Return the name of the component that a pipeline is told by, "" for a model."""
-    return next((name for name in MAIN_COMPONENTS if isinstance(config.get(name), dict)), "")
+    if not is_pipeline(config):
+        return ""
+    return next(name for name in MAIN_COMPONENTS if isinstance(config.get(name), dict))
 
 
 def model_type_of(config: "Config") -> str:
     """Return the type under which optimum-neuron files the model, "" if it has none."""
     if is_pipeline(config):
-        return "stable-diffusion" if main_component(config) == "unet" else "diffusion-transformer"
+        return _PIPELINE_TYPES[main_component(config)]
     model_type = config.get("model_type")
     return model_type if isinstance(model_type, str) else ""
 
@@ -81,16 +85,15 @@ def same_architecture(one: "Config", other: "Config") -> bool:
     """Tell whether two configurations are of one architecture, as far as that is certain.
 
     A field that only one of them has must say nothing (null, false, 0, empty): what the class of the model fills in
-    differs with the version of transformers, and what cannot be told apart counts as different.
+    differs with the version of transformers, and what cannot be told apart counts as different. Of pipelines, the
+    components are compared that both tell: not all of what optimum-neuron writes has all of them.
     """
-    if is_pipeline(one) != is_pipeline(other):
+    if main_component(one) != main_component(other):
         return False
     if not is_pipeline(one):
         return _same_fields(one, other)
-    names = {name for config in (one, other) for name, part in config.items() if isinstance(part, dict)}
-    return main_component(one) == main_component(other) and all(
-        _same_fields(one.get(name, {}), other.get(name, {})) for name in names - {*_NOT_COMPARED, "neuron_store"}
-    )
+    names = {name for name, part in one.items() if isinstance(part, dict) and isinstance(other.get(name), dict)}
+    return all(_same_fields(one[name], other[name]) for name in names - {*_NOT_COMPARED, "neuron_store"})
 
 
 def _same_fields(one: "Config", other: "Config") -> bool:

@@ -39,6 +39,7 @@ FIELDS = (
 )
 INTEGERS = ("batch_size", "sequence_length", "num_cores", "tensor_parallel_size")
 _ID_LENGTH = 16
+_MOST_UNCACHED = 1000  # noted; a run that makes up new names every time must not fill the store
 # Outcomes that are no compile of the caller's own.
 _NO_COMPILE = frozenset(
     "pass_" + reason
@@ -98,7 +99,7 @@ def note_invocation(
     else:
         path = context.path("uncached", f"{outcome}.{key or xxh3_hex(os.fsencode(module))}")
         data = b""
-    if os.path.exists(path):
+    if os.path.exists(path) or (not data and len(_names(os.path.dirname(path))) >= _MOST_UNCACHED):
         return False
     context.begin()
     layout.write_file(path, data)

@@ -9,6 +9,7 @@ An entry is JSON that optimum-neuron reads:
     neuron_store     ours, which optimum-neuron ignores; for those before 0.4.5, which compare the top level with the
                      model's configuration, it stands in `neuron`. Grammar, format 1:
         format       1
+        digests      of the architecture (64 hex digits each), by every way in which its maker could tell it
         keys         key -> {"seconds": of the compile or null, "bytes": of all outputs or null, "module": name,
                      "components": {name: digest, 32 hex}}
         uncached     counter -> names (32 hex digits) of compiles that have no key: each run does them again
@@ -21,7 +22,7 @@ import hashlib
 import json
 
 from neuron_store.store.errors import CorruptRemote
-from neuron_store.store.layout import KEY_LENGTH, is_hex
+from neuron_store.store.layout import BLOB_LENGTH, KEY_LENGTH, is_hex
 from neuron_store.store.registry.architecture import (
     arch_digest,
     is_pipeline,
@@ -33,6 +34,7 @@ from neuron_store.store.registry.places import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 FIELD = "neuron_store"
@@ -43,6 +45,7 @@ _OWN = ("_entry_class", "_model_id", "_task", FIELD, "neuron")
 _MOST_KEYS = 20_000
 _MOST_UNCACHED = 1000
 _MOST_COMPONENTS = 20
+_MOST_DIGESTS = 100
 _LONGEST_TEXT = 300  # characters
 
 
@@ -91,14 +94,15 @@ class Entry:
         model_id: "org/name".
         task: None where it is not known, or the entry is of a whole pipeline.
         config: the model's, or the pipeline's by component; without what is left out (architecture.py) and without
-            the `neuron` part.
+            the `neuron` part (the main component's, of a pipeline: each of its components may have one).
         neuron: how it was compiled.
         keys: that it needs; empty in an entry that is not ours.
         uncached: counter -> names of compiles that have no key.
+        digests: of the architecture, as its maker told them.
         ours: whether it tells its keys at all.
     """
 
-    __slots__ = ("config", "keys", "model_id", "neuron", "ours", "task", "uncached")
+    __slots__ = ("config", "digests", "keys", "model_id", "neuron", "ours", "task", "uncached")
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class Entry:
         neuron: "dict[str, Any]",
         keys: "dict[str, KeyInfo] | None" = None,
         uncached: "dict[str, set[str]] | None" = None,
+        digests: "Iterable[str]" = (),
     ) -> None:
         self.model_id = model_id
         self.task = task
@@ -115,6 +120,7 @@ class Entry:
         self.neuron = neuron
         self.keys = keys or {}
         self.uncached = uncached or {}
+        self.digests = set(digests)
         self.ours = keys is not None
 
     @property
@@ -158,6 +164,7 @@ class Entry:
         """Return the entry's file: the same bytes for the same entry. `inside` puts the keys into `neuron`."""
         ours = {
             "format": FORMAT,
+            "digests": sorted(self.digests),
             "keys": {key: info.as_dict() for key, info in self.keys.items()},
             "uncached": {counter: sorted(names) for counter, names in self.uncached.items() if names},
         }
@@ -181,6 +188,7 @@ class Entry:
             self.neuron,
             keys,
             {name: has for name, has in uncached.items() if has},
+            self.digests | other.digests,
         )
 
 
@@ -192,10 +200,9 @@ def _strip_all(config: "dict[str, Any]") -> "dict[str, Any]":
     own = {name: value for name, value in strip(config).items() if name not in _OWN}
     if not is_pipeline(config):
         return own
-    return {
-        name: {key: value for key, value in strip(part).items() if key != "neuron"} if isinstance(part, dict) else part
-        for name, part in own.items()
-    }
+    stripped = {name: strip(part) if isinstance(part, dict) else part for name, part in own.items()}
+    stripped[main_component(config)].pop("neuron", None)
+    return stripped
 
 
 # -- in ------------------------------------------------------------------------------------------------------------
@@ -225,24 +232,27 @@ def _decode(document: "Any", place: Place) -> Entry:  # noqa: ANN401 - JSON
     task = document.get("_task") or neuron.get("task")
     if task is not None and not (isinstance(task, str) and _is_shown_as_it_is(task)):
         raise TypeError("its task is none")
-    keys, uncached = _decode_ours(neuron.pop(FIELD, None) or document.get(FIELD))
-    return Entry(model_id, task, config, neuron, keys, uncached)
+    ours = neuron.pop(FIELD, None) or document.get(FIELD)
+    if type(ours) is not dict or ours.get("format") != FORMAT:  # it tells no keys, or in a way that we do not know
+        return Entry(model_id, task, config, neuron)
+    return Entry(model_id, task, config, neuron, *_decode_ours(ours))
 
 
 def _is_shown_as_it_is(text: str) -> bool:
     return 0 < len(text) <= _LONGEST_TEXT and text.isprintable()
 
 
-def _decode_ours(ours: "Any") -> "tuple[dict[str, KeyInfo] | None, dict[str, set[str]]]":  # noqa: ANN401 - JSON
-    """Return the keys (None where the entry tells none that we know how to read), and what has no key."""
-    if type(ours) is not dict or ours.get("format") != FORMAT:
-        return None, {}
-    keys, uncached = ours["keys"], ours["uncached"]
+def _decode_ours(ours: "dict[str, Any]") -> "tuple[dict[str, KeyInfo], dict[str, set[str]], list[str]]":
+    """Return the keys, what has no key, and the digests."""
+    keys, uncached, digests = ours["keys"], ours["uncached"], ours["digests"]
     if type(keys) is not dict or len(keys) > _MOST_KEYS or type(uncached) is not dict or len(uncached) > _MOST_UNCACHED:
         raise ValueError("its keys are none, or too many")
+    if type(digests) is not list or len(digests) > _MOST_DIGESTS:
+        raise ValueError("its digests are none, or too many")
     return (
         {_hex(key): _decode_info(info) for key, info in keys.items()},
         {_counter(counter): _decode_names(names) for counter, names in uncached.items()},
+        [_hex(digest, BLOB_LENGTH) for digest in digests],
     )
 
 
@@ -266,8 +276,8 @@ def _decode_names(names: "Any") -> "set[str]":  # noqa: ANN401 - JSON
     return {_hex(name) for name in names}
 
 
-def _hex(text: object) -> str:
-    if not isinstance(text, str) or not is_hex(text, KEY_LENGTH):
+def _hex(text: object, length: int = KEY_LENGTH) -> str:
+    if not isinstance(text, str) or not is_hex(text, length):
         raise ValueError("a key is none")
     return text
 
