@@ -288,9 +288,7 @@ class Shim:
         If the environment names a model, its context notes how this invocation ended.
         """
         if self.environ.get(MODEL_VARIABLE):
-            from neuron_store.shim.model_context import note_in_context
-
-            note_in_context(self, outcome, key, seconds)
+            self._note_in_context(outcome, key, seconds)
         own = max(0.0, time.time() - self.begun - self.compile_seconds)
         fields = {
             "key": key,
@@ -310,6 +308,15 @@ class Shim:
                 append_event(Layout(state_folder(self.environ)), event)
             except OSError as error:
                 self.log(f"{outcome} could not be counted: {error}")
+
+    def _note_in_context(self, outcome: str, key: str, seconds: "float | None") -> None:
+        try:
+            from neuron_store.shim.model_context import note_in_context
+
+            note_in_context(self, outcome, key, seconds)
+        except Exception:  # noqa: BLE001 - the compile, or the hit, is what counts
+            self.incidents.append("context_failed")
+            self.log_fault("a key could not be noted for its model")
 
     def log(self, message: str) -> None:
         """Write to the shim's log file."""

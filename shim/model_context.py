@@ -15,27 +15,20 @@ def _words(arguments: "list[str]") -> str:
 
 
 def note_in_context(shim: "Shim", outcome: str, key: str, seconds: "float | None") -> None:
-    """Note how an invocation ended; what is new starts the uploader, which publishes it. Never raises."""
+    """Note how an invocation ended; what is new starts the uploader, which publishes it. Raises OSError."""
     if shim.settings.read_only:
         return
-    try:
-        identity = getattr(shim, "identity", None)  # what passes through has not asked for it
-        is_new = note_invocation(
-            shim.layout,
-            shim.environ,
-            outcome,
-            key=key,
-            version=identity.version if identity else "",
-            seconds=seconds,
-            module=shim.model.name if shim.model else _words(shim.arguments),
-        )
-        if is_new and shim.settings.upload:
-            from neuron_store.shim.upload_queue import start_uploader
+    identity = getattr(shim, "identity", None)  # what passes through may not have asked for it
+    is_new = note_invocation(
+        shim.layout,
+        shim.environ,
+        outcome,
+        key=key,
+        version=identity.version if identity else "",
+        seconds=seconds,
+        module=shim.model.name if shim.model else _words(shim.arguments),
+    )
+    if is_new and shim.settings.upload:
+        from neuron_store.shim.upload_queue import start_uploader
 
-            start_uploader(shim)
-    except OSError as error:
-        shim.incidents.append("context_failed")
-        shim.log(f"a key could not be noted for its model: {error}")
-    except Exception:  # noqa: BLE001 - the compile, or the hit, is what counts
-        shim.incidents.append("context_failed")
-        shim.log_fault("a key could not be noted for its model")
+        start_uploader(shim)

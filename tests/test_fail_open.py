@@ -31,6 +31,8 @@ REMOTE_MODULES = [
        "state", "stored_bytes")),
     "shim/background.py", "shim/remote_hits.py", "shim/upload_queue.py", "store/queue.py", "store/upload_lock.py",
 ]  # fmt: skip
+# What only runs where the environment names a model, and only the shim's part of it.
+CONTEXT_MODULES = ["shim/model_context.py", "store/registry/contexts.py"]
 MODULES = sorted(
     f"{floor}/{path.name}"
     for floor, folder in FLOORS.items()
@@ -251,7 +253,9 @@ def insert_fault(text, line):
     return "\n".join([*lines[: line - 1], f"{indent}raise RuntimeError('injected')", *lines[line - 1 :]])
 
 
-@pytest.mark.parametrize(("module", "name", "line"), list(functions(sorted(set(MODULES) - set(REMOTE_MODULES)))))
+@pytest.mark.parametrize(
+    ("module", "name", "line"), list(functions(sorted(set(MODULES) - {*REMOTE_MODULES, *CONTEXT_MODULES})))
+)
 def test_a_fault_in_any_function_neither_stops_nor_repeats_the_compile(host, damaged, module, name, line):
     model = host.model()
     damaged(module, lambda text: insert_fault(text, line))
@@ -289,6 +293,22 @@ def test_a_fault_in_any_function_of_remotes_is_a_miss_at_worst(served, damaged, 
     counted = host.counters()
     ways = ("error_internal", "miss_stored", "miss_store_failed")
     assert len(host.runs) == sum(counted.get(way, 0) for way in ways)
+
+
+@pytest.mark.parametrize(("module", "name", "line"), list(functions(CONTEXT_MODULES)))
+def test_a_fault_in_what_notes_a_models_keys_costs_only_the_note(host, damaged, tmp_path, module, name, line):
+    (tmp_path / "shared").mkdir()
+    host.use_remotes(f"file://{tmp_path}/shared|read-only")
+    host.env["NEURON_STORE_MODEL"] = "acme/tiny"
+    damaged(module, lambda text: insert_fault(text, line))
+    host.cc(*COMPILE, host.model())
+    (host.work / "o.neff").unlink()
+    host.cc(*COMPILE, host.model())
+    assert len((host.work / "o.neff").read_bytes()) == 2000
+    assert len(host.runs) == 1
+    counted = host.counters()
+    counted.pop("context_failed", None)
+    assert counted == {"miss_stored": 1, "hit_direct": 1}
 
 
 def test_a_fault_of_ours_is_in_the_log_and_counted(host, damaged):
