@@ -34,7 +34,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # Options may be written as optimum-neuron writes its own: --batch_size.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
 )
 for module in (
     environment,
