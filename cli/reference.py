@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
 from neuron_store.shim.settings import PREFIX, SETTINGS
+from neuron_store.store.registry.contexts import FIELDS, VARIABLE
 
 _HOST_DEFAULTS = {
     "dir": "`$XDG_CACHE_HOME/neuron-store`, else `~/.cache/neuron-store`",
@@ -43,6 +44,8 @@ def reference() -> str:
     for name, (_, default, meaning) in SETTINGS.items():
         shown = _HOST_DEFAULTS.get(name) or _default(default)
         lines.append(f"| `{name}` | `{PREFIX}{name.upper()}` | {shown} | {_cell(meaning)} |")
+    fields = ", ".join(f"`{VARIABLE}_{field.upper()}`" for field in FIELDS)
+    lines += ["", f"No settings, but what a run is of ([models](models.md)): `{VARIABLE}`, {fields}."]
     lines += ["", "## Counters", "", "Every invocation of the shim ends in exactly one of the first four groups."]
     for group, (title, meaning) in _GROUPS.items():
         lines += ["", f"### {title}", "", meaning, "", "| counter | meaning |", "|---|---|"]

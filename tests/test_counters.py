@@ -13,7 +13,7 @@ from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MI
 
 def trees():
     for floor in (neuron_store.hashing, neuron_store.store, neuron_store.shim, neuron_store.cli):
-        for path in Path(floor.__path__[0]).glob("*.py"):
+        for path in Path(floor.__path__[0]).rglob("*.py"):
             if path.name != "counters.py":
                 yield ast.parse(path.read_text())
 
