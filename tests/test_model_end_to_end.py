@@ -73,7 +73,7 @@ def test_a_model_goes_from_one_host_to_another(make_member, hub, subgraphs):  # 
 
     # Known before anything runs: all is there, for the compiler that is installed here.
     looked = second.cli("lookup", "tiny-llama")
-    assert f"{count} of {count} keys are present: no compile will happen" in looked.stdout
+    assert f"{count} of {count} keys: no compile will happen" in looked.stdout
     answer = json.loads(second.cli("lookup", "tiny-llama", *SHAPES, "--json").stdout)
     (entry,) = answer["entries"]
     assert entry["keys"]["remote"] == keys
@@ -87,7 +87,10 @@ def test_a_model_goes_from_one_host_to_another(make_member, hub, subgraphs):  # 
     hub.down()
     said = run(second, "--no-push").stderr
     assert f"{RANKS * count} hits, 0 misses" in said
-    assert second.counters().keys() <= {"hit_direct", "hit_canonical", "waited"}
+    counters = second.counters()
+    counters.pop("upload_failed", None)  # its entry is to be looked at when the Hub is back
+    counters.pop("waited", None)
+    assert counters.keys() <= {"hit_direct", "hit_canonical"}
     assert neffs(second) == neffs(first)
 
 
