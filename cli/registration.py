@@ -13,24 +13,12 @@ from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import ConfigurationError, CorruptEntry, NotFound, RemoteError
 from neuron_store.store.layout import Layout
 from neuron_store.store.registry.contexts import VARIABLE, Context, context_of
-from neuron_store.store.registry.entries import Entry, KeyInfo
+from neuron_store.store.registry.entries import SEED_FIELDS, Entry, KeyInfo
 from neuron_store.store.registry.places import is_part
 from neuron_store.store.registry.registrar import Filed, NotPublishable, Registrar
 from neuron_store.store.remotes.private_names import PrivateNames
 from neuron_store.store.results import Result, load_result
 
-# The fields of an entry that the registry has always told, in the order in which the seed's lookup tells them.
-SEED_FIELDS = (
-    "task",
-    "batch_size",
-    "num_cores",
-    "auto_cast_type",
-    "sequence_length",
-    "compiler_type",
-    "compiler_version",
-    "checkpoint_id",
-    "checkpoint_revision",
-)
 _MODEL_FILE = "model.json"
 _UNKNOWN_TARGET = ""
 _LONGEST_MODULE = 300  # characters

@@ -12,6 +12,7 @@ from rich.text import Text
 from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store, settings
 from neuron_store.cli.remotes import Opened, described_source, in_threads, open_location, why_no_remote
+from neuron_store.cli.uploading import contexts_for
 from neuron_store.shim.settings import Settings
 from neuron_store.store.layout import Layout, is_hex
 from neuron_store.store.queue import oldest, queue_length
@@ -27,7 +28,10 @@ _remote = typer.Typer(help="What the remotes are, whether they work, and what wa
 
 @dataclass
 class Status:
-    """What is known of one remote. Times are Unix seconds; None and "" where something is not known."""
+    """What is known of one remote. Times are Unix seconds; None and "" where something is not known.
+
+    `unregistered` are the models of which keys wait for the remote's registry, and `unregistered_fault` why some must.
+    """
 
     url: str
     source: str
@@ -39,6 +43,8 @@ class Status:
     paused_until: "float | None"
     refused: str
     queued: int
+    unregistered: int
+    unregistered_fault: str
     oldest: "float | None"
     last_error: str
     last_error_at: "float | None"
@@ -94,6 +100,9 @@ def _status(one: Opened, layout: Layout, chosen: Settings) -> Status:
         if location.writable or not access.readable:
             made.writable, made.detail = access.writable, access.detail
     if location.writable:
+        waiting = contexts_for(layout, [one])
+        made.unregistered = len(waiting)
+        made.unregistered_fault = "; ".join(sorted({context.fault() for context in waiting} - {""}))
         made.refused = state.refused(remote.credential)
         if remote.counts_commits:
             made.commits_left = max(0, chosen.upload_commits_per_hour - len(state.commits_in_hour()))
@@ -115,6 +124,8 @@ def _of_state(state: RemoteState, layout: Layout, identity: str) -> Status:
         paused_until=skip_until if skip_until and skip_until > time.time() else None,
         refused="",
         queued=queue_length(layout, identity),
+        unregistered=0,
+        unregistered_fault="",
         oldest=oldest(layout, identity),
         last_error=str(known.get("last_error") or ""),
         last_error_at=_time(known, "last_error_at"),
@@ -167,6 +178,9 @@ def _facts(one: Status) -> "list[tuple[str, Text]]":
         reason = "" if one.writable is False else f"{one.refused}; "
         facts.append(("refused", f"{reason}tried again when the token changes, or by `neuron-store push`"))
     facts.append(("queue", _queue(one)))
+    if one.unregistered:
+        why = f": {one.unregistered_fault}" if one.unregistered_fault else ""
+        facts.append(("registry", f"the keys of {presentation.plural(one.unregistered, 'model')} wait{why}"))
     if one.commits_left is not None:
         facts.append(("commits", f"{one.commits_left} left in this hour"))
     if one.xet is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _HOUR = 3600.0  # seconds
 _LONGEST_WAIT = 900.0  # seconds between attempts
 _LONGEST_OBEYED = 3600.0  # seconds that a remote may ask us to wait
+_ENTRY_AGES = 5  # times max_age after which an entry is published though keys keep coming
 _RESCAN = 30.0  # seconds after which the queue is read though its folder looks the same
 _CLOCK_TICK = 1.0  # seconds; what changes a folder within a tick of its file system's clock may not show in its mtime
 
@@ -25,7 +26,8 @@ class UploadPolicy:
 
     Attributes:
         quiet: seconds without a new result after which a batch is due.
-        max_age: seconds after which a queued result is due though others keep coming.
+        max_age: seconds after which a queued result is due though others keep coming; and without a new key, after
+            which an entry of the registry is.
         commits_per_hour: to one remote, at most.
         retry: seconds before a failed batch is tried again, doubled each time.
         with_inputs: whether the inputs that are kept with a result are uploaded with it.
@@ -145,8 +147,9 @@ class UploadLine:
             return True
         now = time.time()
         if not self.pending:
-            quiet = not compiling and abs(now - (self.noted or 0.0)) >= policy.quiet
-            return quiet or time.monotonic() - self._noted_since >= policy.max_age
+            # An entry is a commit of its own, and grows by the key: it can wait for the last of them.
+            quiet = not compiling and abs(now - (self.noted or 0.0)) >= policy.max_age
+            return quiet or time.monotonic() - self._noted_since >= _ENTRY_AGES * policy.max_age
         # A clock that was set back must not make anyone wait for the time that was.
         quiet = not compiling and abs(now - self.pending[-1].at) >= policy.quiet
         return quiet or abs(now - self.pending[0].at) >= policy.max_age

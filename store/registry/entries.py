@@ -39,6 +39,18 @@ if TYPE_CHECKING:
 
 FIELD = "neuron_store"
 FORMAT = 1
+# What the `neuron` part has always told, in the order in which optimum-neuron's lookup printed it up to release 0.1.
+SEED_FIELDS = (
+    "task",
+    "batch_size",
+    "num_cores",
+    "auto_cast_type",
+    "sequence_length",
+    "compiler_type",
+    "compiler_version",
+    "checkpoint_id",
+    "checkpoint_revision",
+)
 LARGEST_ENTRY = 8 << 20  # bytes
 _MODEL_CLASS, _PIPELINE_CLASS = "SingleModelCacheEntry", "MultiModelCacheEntry"
 _OWN = ("_entry_class", "_model_id", "_task", FIELD, "neuron")
