@@ -174,12 +174,12 @@ def test_list_shows_the_compiler_versions_of_a_remote(filled):
     host, name = filled
     done = ns(host, "list", name)
     assert [line.split() for line in done.stdout.splitlines()] == [
-        ["compiler", "results", "stored"],
-        [VERSION, "3", "9.0", "kB"],
+        ["compiler", "results", "stored", "models", "entries"],
+        [VERSION, "3", "9.0", "kB", "0", "0"],
     ]
     assert done.stderr == "neuron-store: 1 compiler version has only what others keep there\n"
     url = name if "://" in name else f"hf://{name}"
-    held = {"compiler": VERSION, "results": 3, "bytes": 9000}
+    held = {"compiler": VERSION, "results": 3, "bytes": 9000, "models": 0, "entries": 0}
     assert answer(host, "list", name) == {"remote": url, "versions": [held]}
     assert answer(host, "list", "--remote") == {"remote": url, "versions": [held]}
 
@@ -194,10 +194,10 @@ def test_list_shows_the_results_of_a_remote(filled):
         assert row["size"] == local[row["key"]]["size"]
         assert row["stored"] == 3000
         assert row["seconds"] == local[row["key"]]["seconds"]
-    (row,) = answer(host, "list", name, "--model", "model1")
+    (row,) = answer(host, "list", name, "--module", "model1")
     assert row["module"] == "model1.pb"
-    assert answer(host, "list", name, "-m", "nothing of the kind") == []
-    table = ns(host, "list", name, "-m", "model", "--version", "2").stdout.splitlines()
+    assert answer(host, "list", name, "--module", "nothing of the kind") == []
+    table = ns(host, "list", name, "--module", "model", "--version", "2").stdout.splitlines()
     assert table[0].split() == ["key", "size", "stored", "compile", "age", "compiler", "module"]
     assert len(table) == 4
 
@@ -207,15 +207,15 @@ def test_list_stops_at_a_limit_and_says_so(filled):
     done = ns(host, "list", name, "-v", "2", "-n", "2")
     assert len(done.stdout.splitlines()) == 3
     assert "looked at 2 of 3 results" in done.stderr
-    assert len(answer(host, "list", name, "-m", "model", "-n", "1")) == 1
-    assert len(answer(host, "list", name, "-m", "model", "--sort", "seconds")) == 3
-    ns(host, "list", name, "-m", "model", "--sort", "hits", code=2)
+    assert len(answer(host, "list", name, "--module", "model", "-n", "1")) == 1
+    assert len(answer(host, "list", name, "--module", "model", "--sort", "seconds")) == 3
+    ns(host, "list", name, "--module", "model", "--sort", "hits", code=2)
 
 
 def test_list_says_what_is_not_there(filled):
     host, name = filled
     assert "it has" in ns(host, "list", name, "-v", "9", code=1).stderr
-    assert "none of the 3 results" in ns(host, "list", name, "-m", "nothing").stderr
+    assert "none of the 3 results" in ns(host, "list", name, "--module", "nothing").stderr
     assert "there is no result in" in ns(host, "list", name, "-v", "1.0").stderr
     ns(host, "list", "alice/absent", code=1)
     ns(host, "list", "file:///absent/absent", code=1)

@@ -234,16 +234,16 @@ def test_list_shows_the_newest_first(four, ns):
     ("filters", "kept"),
     [
         (["--module", "train"], [2, 3]),
-        (["-m", ".pb"], [4, 1, 2, 3]),
+        (["--module", ".pb"], [4, 1, 2, 3]),
         (["--compiler", "2.14"], [1, 2]),
         (["-c", "2.15.0+cc"], [3]),
         (["-c", "14"], []),
         (["--since", "36h"], [4, 1]),
         (["--min-seconds", "60"], [4, 3]),
-        (["-m", "train", "-c", "2.14", "--since", "1w"], [2]),
+        (["--module", "train", "-c", "2.14", "--since", "1w"], [2]),
         (["--limit", "2"], [4, 1]),
         (["-n", "0"], [4, 1, 2, 3]),
-        (["-n", "1", "--sort", "size", "-m", "train"], [3]),
+        (["-n", "1", "--sort", "size", "--module", "train"], [3]),
     ],
 )
 def test_list_filters(four, ns, filters, kept):
@@ -251,7 +251,7 @@ def test_list_filters(four, ns, filters, kept):
 
 
 def test_list_json_has_all_that_is_known(four, ns):
-    row = json.loads(ns("list", "--json", "-m", "c-train").stdout)[0]
+    row = json.loads(ns("list", "--json", "--module", "c-train").stdout)[0]
     assert row.pop("created") == pytest.approx(time.time() - 3 * DAY, abs=60)
     assert row.pop("used") == pytest.approx(time.time() - 400, abs=60)
     assert row == {
@@ -283,7 +283,7 @@ def test_list_says_when_a_limit_left_out_some(four, ns):
 
 
 def test_list_says_that_none_fits(four, host, ns):
-    done = ns("list", "-m", "absent")
+    done = ns("list", "--module", "absent")
     assert (done.stdout, done.stderr) == ("", f"neuron-store: none of the 4 results in {host.store} fits\n")
 
 

@@ -120,7 +120,7 @@ def test_every_kind_of_input_is_restored(host):
 
 
 def test_an_audit_of_one_key(compiled):
-    key = json.loads(compiled.cli("list", "--json", "-m", "b.pb").stdout)[0]["key"]
+    key = json.loads(compiled.cli("list", "--json", "--module", "b.pb").stdout)[0]["key"]
     report = json.loads(compiled.cli("verify", "--key", key[:8], "--recompile", "1", "--json").stdout)
     assert [verdict["module"] for verdict in report["audited"]] == ["b.pb"]
 

@@ -141,20 +141,84 @@ def test_the_library_selects_among_what_optimum_neuron_wrote(written):
     ]
 
 
+# -- and neuron-store ----------------------------------------------------------------------------------------------
+
+COMPILER = "2.21.33363.0+82129205"  # that optimum-neuron 0.4.5 looks for
+SHAPES = ("--batch-size", 1, "--sequence-length", 512, "--num-cores", 2)
+
+
 @pytest.fixture
 def neuron_store(host, hub):
     """A host whose neuron-store has the same repo for its remote as the real client."""
     host.use_remotes("hf://alice/cache", hub=hub)
+    host.compiler.write_text(host.compiler.read_text().replace("2.14.227.0+2d4f85be", COMPILER))
+    host.model("m.pb")
     return host
 
 
-@pytest.mark.skip(reason="waits for neuron-store's commands for the registry")
-def test_optimum_neuron_lists_what_neuron_store_wrote(optimum, neuron_store):
-    task = "text-generation"
-    assert optimum.lookup("acme/tiny-llama", "--task", task) == {(1, 512, 2, "bfloat16", "trn1")}
-    assert [entry["tp_degree"] for entry in optimum.entries("acme/tiny-llama", task=task)] == [2]
+def run_model(host, model, *options, **extra):
+    command = ("neuronx-cc", "compile", "m.pb", "--target=trn1", "--output=o.neff")
+    return host.cli("run", "-m", model, *SHAPES, *options, "--", *command, **extra)
 
 
-@pytest.mark.skip(reason="waits for neuron-store's commands for the registry")
+@pytest.mark.parametrize("interpreter", ["with transformers", "without"])
+@pytest.mark.parametrize("named", ["by its id", "by its folder"])
+def test_optimum_neuron_lists_what_neuron_store_wrote(optimum, neuron_store, interpreter, named):
+    model = "acme/tiny-llama" if named == "by its id" else MODELS / "tiny-llama"
+    if interpreter == "with transformers":
+        neuron_store.env["PATH"] += f":{Path(PYTHON).parent}"
+    run_model(neuron_store, model)
+    for asked in ("acme/tiny-llama", "acme/tiny-llama-chat", MODELS / "tiny-llama"):
+        assert optimum.lookup(asked, "--task", "text-generation") == {(1, 512, 2, "bfloat16", "trn1")}
+    assert optimum.lookup("acme/tiny-qwen2", "--task", "text-generation") == set()
+    (entry,) = optimum.entries("acme/tiny-llama", task="text-generation")
+    assert entry["checkpoint_id"] == ("acme/tiny-llama" if named == "by its id" else "local/tiny-llama")
+    assert entry["compiler_version"] == COMPILER
+    selected = optimum.entries(
+        "acme/tiny-llama", task="text-generation", tensor_parallel_size=2, torch_dtype="bfloat16"
+    )
+    assert selected == [entry]
+    assert optimum.models() == [["llama", *entry["checkpoint_id"].split("/")]]
+
+
+def test_optimum_neuron_lists_a_model_whose_defaults_only_transformers_knows(optimum, neuron_store, hub):
+    plain = json.loads((MODELS / "tiny-llama/config.json").read_text())
+    del plain["rope_theta"], plain["mlp_bias"], plain["pretraining_tp"]
+    hub.put_file("acme/tiny-llama", "config.json", json.dumps(plain).encode())
+    neuron_store.env["PATH"] += f":{Path(PYTHON).parent}"
+    run_model(neuron_store, "acme/tiny-llama")
+    assert optimum.lookup("acme/tiny-llama", "--task", "text-generation") == {(1, 512, 2, "bfloat16", "trn1")}
+
+
+@pytest.mark.parametrize(
+    ("model", "task"), [("tiny-bert", "text-classification"), ("tiny-stable-diffusion", "text-to-image")]
+)
+def test_optimum_neuron_lists_other_kinds_of_models(optimum, neuron_store, model, task):
+    run_model(neuron_store, f"acme/{model}", "--task", task, "--dtype", "bf16")
+    assert optimum.lookup(f"acme/{model}", "--task", task) == {(1, 512, 2, "bfloat16", "trn1")}
+
+
+def test_an_entry_that_optimum_neuron_would_fail_over_does_not_keep_it_from_others(written, neuron_store):
+    command = ("neuronx-cc", "compile", "m.pb", "--target=trn1", "--output=o.neff")
+    neuron_store.cli("run", "-m", "acme/tiny-llama", "--batch-size", 9, "--", *command)
+    assert written.lookup("acme/tiny-llama", "--task", "text-generation") == LLAMA
+
+
 def test_neuron_store_lists_what_optimum_neuron_wrote(written, neuron_store):
-    assert "acme/tiny-llama" in neuron_store.cli("lookup", "acme/tiny-llama").stdout
+    found = json.loads(neuron_store.cli("lookup", "acme/tiny-llama", "--json").stdout)
+    expected = [config for each in ("acme/tiny-llama", "acme/tiny-llama-chat") for config in neuron_configs(each)]
+    assert in_order([entry["neuron"] for entry in found["entries"]]) == in_order(expected)
+    table = neuron_store.cli("lookup", "acme/tiny-llama").stdout
+    assert table.count("no guarantee") >= 1
+    for model, task in (("tiny-qwen2", "text-generation"), ("tiny-bert", "text-classification"),
+                        ("tiny-stable-diffusion", "text-to-image")):  # fmt: skip
+        found = json.loads(neuron_store.cli("lookup", f"acme/{model}", "--task", task, "--json").stdout)
+        assert in_order([entry["neuron"] for entry in found["entries"]]) == in_order(neuron_configs(f"acme/{model}"))
+
+
+def test_both_write_to_one_registry_and_both_read_all_of_it(written, neuron_store):
+    run_model(neuron_store, "acme/tiny-llama", "--batch-size", 7)
+    assert written.lookup("acme/tiny-llama", "--task", "text-generation") == LLAMA | {(7, 512, 2, "bfloat16", "trn1")}
+    found = json.loads(neuron_store.cli("lookup", "acme/tiny-llama", "--json").stdout)
+    assert len(found["entries"]) == len(LLAMA) + 1
+    assert len([entry for entry in found["entries"] if entry["ours"]]) == 1

@@ -248,8 +248,9 @@ def test_a_hub_that_does_not_tell_what_the_model_is_is_asked_later(make_member, 
     assert "the keys are kept until" in done.stderr
     status = json.loads(host.cli("remote", "status", "--json").stdout)["remotes"][0]
     assert status["unregistered"] == 1
-    assert "acme/tiny" in status["unregistered_fault"]
-    assert "the keys of 1 model wait: " in host.cli("remote", "status").stdout
+    if not shared.hub:  # else the results are what waits
+        assert "acme/tiny" in status["unregistered_fault"]
+    assert "the keys of 1 model wait" in host.cli("remote", "status").stdout
     hub.create_repo("acme/tiny")
     hub.put_file("acme/tiny", "config.json", json.dumps(CONFIG).encode())
     assert "registered 1 model entry" in host.cli("push").stdout
