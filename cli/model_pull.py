@@ -48,7 +48,13 @@ class ModelPull:
         if not entries.found:
             raise NotFound(nothing_found(entries, model, wanted, installed))
         self._model_id = model.model_id
-        self._entries = [found for found in entries.found if found.entry.keys]
+        telling = [found for found in entries.found if found.entry.keys]
+        # The keys of a fine-tune are those of its base only as long as both make the same graphs: one's own come first.
+        self._entries = [found for found in telling if found.entry.model_id == model.model_id] or telling
+        others = len(telling) - len(self._entries)
+        if others:
+            left = presentation.plural(others, "entry", "entries")
+            presentation.remark(f"left out {left} of other models of the same architecture; pull these by their names")
         if not self._entries:
             raise NotFound(
                 f"the entries for {model.model_id} in {', '.join(entries.searched)} are optimum-neuron's, which do not "

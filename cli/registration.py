@@ -52,10 +52,11 @@ def make_entries(layout: Layout, context: Context, names: PrivateNames) -> list[
         model = remembered_model(context, said)
     except (ConfigurationError, NotFound, OSError) as error:
         raise NotPublishable(str(error)) from error
+    asked = said.get(variable_of("instance_type"), "").lower().partition(".")[0]
     groups: dict[tuple[str, str], dict[str, KeyInfo]] = {}
     for key in context.noted_keys():
         version, target, info = _describe_key(layout, context, key, names)
-        groups.setdefault((version, str(fields.get("target", target))), {})[key] = info
+        groups.setdefault((version, asked or target), {})[key] = info
     return [
         _file(model, _redacted(fields, names), version, target, keys, context.uncached())
         for (version, target), keys in groups.items()
@@ -129,9 +130,9 @@ def _target_of(result: Result) -> str:
     for place, option in enumerate(options):
         name, equals, value = option.partition("=")
         if name == "--target":
-            return compiled_target(value if equals else [*options, ""][place + 1])
+            return value if equals else [*options, ""][place + 1]
     host = result.component("host")
-    return compiled_target(host[0]) if host else _UNKNOWN_TARGET
+    return host[0].partition(".")[0] if host else _UNKNOWN_TARGET
 
 
 def _module(name: str, names: PrivateNames) -> str:
@@ -160,7 +161,9 @@ def _file(
     }
     neuron = {**dict.fromkeys(SEED_FIELDS), **fields, **found_out}
     if is_part(target):
-        neuron["target"] = target
+        neuron["target"] = compiled_target(target)
+        if neuron["target"] != target:
+            neuron["instance_type"] = target
     if model.dtype:
         neuron.setdefault("torch_dtype", normal_dtype(model.dtype))
     uncached = {counter: kept for counter, named in uncached.items() if (kept := named - keys.keys())}
