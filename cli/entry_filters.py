@@ -33,13 +33,12 @@ INSTANCE_TYPE = Annotated[
 
 # The names that entries of any release have for one thing, the most telling first.
 _SYNONYMS = {
-    "task": ("task",),
     "batch_size": ("batch_size", "static_batch_size"),
     "sequence_length": ("sequence_length", "static_sequence_length"),
     "num_cores": ("num_cores", "tp_degree", "tensor_parallel_size", "tp"),
     "tensor_parallel_size": ("tp_degree", "tensor_parallel_size", "tp", "num_cores"),
     "auto_cast_type": ("auto_cast_type",),
-    "dtype": ("torch_dtype", "dtype", "precision"),
+    "dtype": ("torch_dtype", "dtype", "float_dtype", "precision"),
     "instance_type": ("instance_type", "target"),
 }
 _TYPES = {
@@ -80,7 +79,7 @@ _FORMS: dict[str, Callable[[object], str]] = {
 
 def said_of(entry: Entry, name: str) -> "object | None":
     """Return what an entry says of `name`, under whichever name it has for it; None where it says nothing."""
-    if name == "task" and entry.task is not None:
+    if name == "task":
         return entry.task
     return next((entry.neuron[word] for word in _SYNONYMS[name] if entry.neuron.get(word) is not None), None)
 

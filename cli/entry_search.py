@@ -11,15 +11,16 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from neuron_store.cli.entry_filters import EntryFilter
+from neuron_store.cli.entry_reading import read_entries
 from neuron_store.cli.models import Model
-from neuron_store.cli.reading import read_files
 from neuron_store.cli.remotes import Opened, in_threads, require_online
 from neuron_store.shim.settings import OFFICIAL_REMOTE, Settings
-from neuron_store.store.errors import CorruptRemote, RemoteError, RemoteRefused
-from neuron_store.store.registry.architecture import model_type_of
-from neuron_store.store.registry.entries import LARGEST_ENTRY, Entry, decode_entry
+from neuron_store.store.errors import RemoteError, RemoteRefused
+from neuron_store.store.registry.architecture import is_pipeline, model_type_of, same_architecture
+from neuron_store.store.registry.entries import Entry
 from neuron_store.store.registry.places import (
     Place,
     files_by_digest,
@@ -36,9 +37,6 @@ _MOST_READ = 200  # entries of one remote
 _MOST_OTHERS = 30  # entries of other models, where a folder's name does not tell the architecture
 _MOST_VERSIONS = 8
 _MOST_DIGESTS = 3  # that a model's own entries tell
-_MOST_FIELDS = 500  # in the `neuron` part of an entry
-_LONGEST_TEXT = 1000  # characters
-_DEEPEST = 40  # levels of an entry
 
 
 @dataclass
@@ -236,7 +234,7 @@ class EntrySearch:
     # -- what is shown -----------------------------------------------------------------------------------------------
 
     def _is_wanted(self, entry: Entry) -> bool:
-        if not self._model.fits(entry):
+        if not (self._model.fits(entry) or self._is_own(entry)):
             self.passed.other += 1
             self.passed.alike += entry.model_id == self._model.model_id
             return False
@@ -244,6 +242,19 @@ class EntrySearch:
             self.passed.filtered += 1
             return False
         return True
+
+    def _is_own(self, entry: Entry) -> bool:
+        """Tell whether the entry is the model's own, and what it says more is only what some library filled in.
+
+        config.json may leave out what its class has a default for, which is not known where that class is not
+        installed. An entry of ours promises something, so it must be of this very revision.
+        """
+        model = self._model
+        if entry.model_id != model.model_id:
+            return False
+        if entry.ours and not (model.revision and entry.neuron.get("checkpoint_revision") == model.revision):
+            return False
+        return any(same_architecture(config, _as_far_as(config, entry.config)) for config in model.configs)
 
     def _take(self, new: Found) -> None:
         """Add an entry; what two remotes have of the same one is put together."""
@@ -258,63 +269,14 @@ class EntrySearch:
         self.found.append(new)
 
 
-def read_entries(
-    opened: Opened, settings: Settings, places: list[Place], corrupt: dict[str, str]
-) -> list[tuple[Place, Entry]]:
-    """Return the entries at `places`, without those that are gone; why one is not believed is put into `corrupt`.
-
-    Raises RemoteUnavailable, RemoteRefused.
-    """
-    once = {(place.compiler, place.release, place.name): place for place in reversed(places)}
-    wanted = list(reversed(once.values()))
-    made = []
-    for place, data in zip(wanted, read_files(opened, settings, [p.path for p in wanted], LARGEST_ENTRY), strict=True):
-        try:
-            if isinstance(data, CorruptRemote):
-                raise data
-            if data is not None:
-                made.append((place, believed(decode_entry(data, place), place)))
-        except CorruptRemote as error:
-            corrupt[place.path] = str(error).removeprefix(f"the entry {place.path} cannot be believed: ")
-    return made
-
-
-def believed(entry: Entry, place: Place) -> Entry:
-    """Return the entry if it can be shown: it names the model that its path names, and is of a sane size and depth.
-
-    Raises CorruptRemote.
-    """
-    if place.model_id and entry.model_id != place.model_id:
-        raise CorruptRemote(f"it is of {entry.model_id[:_LONGEST_TEXT]}, and not of the model in its path")
-    if not is_part(entry.model_type):
-        raise CorruptRemote("its model's type is none")
-    level: list[object] = [entry.config, entry.neuron]
-    for _ in range(_DEEPEST):
-        level = [inner for outer in level for inner in _inside(outer)]
-    if level:
-        raise CorruptRemote("it is nested too deep")
-    level, count = [entry.neuron], 0
-    while level:
-        level = [inner for outer in level for inner in _inside(outer)]
-        count += len(level)
-        if count > _MOST_FIELDS or not all(map(_is_plain, level)):
-            raise CorruptRemote("what it says of the compile is no configuration")
-    return entry
-
-
-def _inside(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    return value if isinstance(value, list) else []
-
-
-def _is_plain(value: object) -> bool:
-    """Tell whether a part of a configuration can be shown as it is."""
-    if isinstance(value, str):
-        return len(value) <= _LONGEST_TEXT and (value.isprintable() or not value)
-    if isinstance(value, float):
-        return value - value == 0  # neither endless nor no number, which JSON does not have
-    return not isinstance(value, int) or abs(value) < 1 << 64
+def _as_far_as(known: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `config` that `known` has too; of a pipeline, of each component."""
+    if not is_pipeline(config):
+        return {name: value for name, value in config.items() if name in known}
+    return {
+        name: _as_far_as(known[name], part) if isinstance(part, dict) and isinstance(known.get(name), dict) else part
+        for name, part in config.items()
+    }
 
 
 def _is_same(one: Found, other: Found) -> bool:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from neuron_store.cli import presentation
 from neuron_store.cli.entry_listing import corrupt_words
-from neuron_store.cli.entry_search import newest_first, place_of, read_entries
+from neuron_store.cli.entry_reading import read_entries
+from neuron_store.cli.entry_search import newest_first, place_of
 from neuron_store.cli.remotes import Opened, in_threads
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import NotFound

@@ -16,7 +16,7 @@ from neuron_store.cli.model_files import CONFIG, PIPELINE, Files, find_files, sh
 from neuron_store.store.errors import ConfigurationError
 from neuron_store.store.registry.architecture import arch_digest, is_pipeline, main_component, same_architecture, strip
 from neuron_store.store.registry.entries import Entry
-from neuron_store.store.registry.places import is_part
+from neuron_store.store.registry.places import LOCAL, is_part
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 # Components of a pipeline that are never compiled, by the end of their class's name.
@@ -51,7 +51,8 @@ class Model:
         """Tell whether the entry is of this architecture: by its digests where it tells them, else as it seems."""
         if not is_pipeline(self.configs[0]) and entry.digests.intersection(self.digests):
             return True
-        return any(same_architecture(config, entry.config) for config in self.configs)
+        same_model = entry.model_id == self.model_id and not self.model_id.startswith(f"{LOCAL}/")
+        return any(same_architecture(config, entry.config, same_model=same_model) for config in self.configs)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""

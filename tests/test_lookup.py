@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from cli_remotes import answer, compile_modules, connect, ns
@@ -155,6 +156,25 @@ def test_an_entry_of_the_same_name_and_another_architecture_is_not_shown(online,
     assert "1 entry is of another architecture\n" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("ours", "more", "less", "revision", "shown"),
+    [
+        (False, {"rope_theta": 10000.0}, (), "", True),
+        (False, {}, ("vocab_size",), "", False),
+        (True, {"rope_theta": 10000.0}, (), "now", True),
+        (True, {"rope_theta": 10000.0}, (), "before", False),
+    ],
+)
+def test_a_models_own_entry_may_say_what_a_library_filled_in(online, hub, ours, more, less, revision, shown):
+    config = {name: value for name, value in {**LLAMA, **more}.items() if name not in less}
+    told_revision = hub.commits(MODEL)[-1].oid if revision == "now" else revision
+    entry = make_entry(config=config, keys=absent(1) if ours else None, checkpoint_revision=told_revision)
+    put(hub, files_of(entry))
+    assert len(told(online, code=0 if shown else 1)) == shown
+    put_model(hub, FINE_TUNE)
+    assert answer(online, "lookup", FINE_TUNE, code=1)["left_out"]["other_architecture"] <= 1
+
+
 def test_lookup_in_json_has_all_that_is_known(online, hub):
     entry = make_entry(keys=absent(1))
     put(hub, files_of(entry))
@@ -211,7 +231,6 @@ def test_a_table_says_once_what_is_alike_and_fits_a_narrow_terminal(online, hub)
     assert lines[1].endswith("0 of 3  3 (3 min)")
     assert "#2, #3: no guarantee: optimum-neuron's entries do not tell which compiles they need\n" in sentences
     put(hub, files_of(make_entry(task="feature-extraction", keys={})))
-    put(hub, {path: data for path, data in files_of(make_entry(task="fill-mask", keys={})).items() if MODEL in path})
     assert " task " in ns(online, "lookup", MODEL).stdout.splitlines()[0]
 
 
@@ -556,3 +575,35 @@ def test_keys_without_end_are_not_asked_for(online, hub):
     entries = told(online)
     assert sorted(entry["complete"] is None for entry in entries) == [False, True]
     assert any("too many to look for" in entry["outlook"] for entry in entries)
+
+
+# -- what optimum-neuron has left in repos ---------------------------------------------------------------------------
+
+KEPT = Path(__file__).parent / "fixtures/registry"
+LEFT = [
+    ("0.0.18", "Llama-2-7b-chat-hf", "text-generation", 1),
+    ("0.1.0", "tiny-llama", "text-generation", 1),  # an entry of a training tells no task
+    ("0.1.0", "tiny-bert", "text-classification", 1),
+    ("0.1.0", "tiny-stable-diffusion", "text-to-image", 1),
+    ("0.2.0", "tiny-llama", "text-generation", 2),
+    ("0.4.4", "tiny-llama", "text-generation", 1),
+    ("0.4.4", "tiny-bert", "text-classification", 1),
+    ("0.4.4", "tiny-stable-diffusion", "text-to-image", 1),
+    ("0.4.5", "tiny-llama", "text-generation", 3),
+    ("0.4.5", "tiny-qwen2", "text-generation", 1),
+    ("0.4.5", "tiny-bert", "text-classification", 1),
+    ("0.4.5", "tiny-stable-diffusion", "text-to-image", 1),
+]
+
+
+@pytest.mark.parametrize(("release", "model", "task", "count"), LEFT)
+def test_entries_of_every_layout_are_looked_up(online, hub, release, model, task, count):
+    layout = KEPT / f"optimum-neuron-{release}"
+    put(hub, {str(path.relative_to(layout)): path.read_bytes() for path in layout.rglob("*.json")})
+    words = ("lookup", KEPT / "models" / model, "--compiler", "2", "--task", task)
+    entries = answer(online, *words)["entries"]
+    assert len(entries) == count
+    assert {entry["optimum_neuron"] for entry in entries} == {release}
+    assert {entry["model_id"].partition("/")[2] for entry in entries} <= {model, f"{model}-chat"}
+    assert not any(entry["ours"] for entry in entries)
+    assert "no guarantee" in ns(online, *words).stdout

@@ -263,6 +263,8 @@ def test_a_folder_gives_its_model_a_name_that_can_be_filed(folder, said):
     ({"torch_dtype": "bfloat16"}, {"dtype": "float32"}, True),
     ({"mlp_bias": False, "rope_scaling": None}, {}, True),
     ({"rope_theta": 1e6}, {}, False),
+    ({"rope_theta": 1e4, "initializer_range": 0.02, "use_cache": True, "pretraining_tp": 1}, {}, True),
+    ({"use_cache": False}, {}, False),
     ({"rope_theta": 1e6}, {"rope_theta": 1e4}, False),
     ({"neuron": {"batch_size": 1}}, {}, True),
     ({"model_type": "qwen2"}, {}, False),
@@ -271,6 +273,12 @@ def test_when_two_configurations_are_of_one_architecture(one, other, same):
     one, other = {"model_type": "llama", **one}, {"model_type": "llama", **other}
     assert same_architecture(one, other) is same
     assert same_architecture(other, one) is same
+
+
+def test_of_the_same_model_only_what_both_say_must_agree():
+    one, other = {"model_type": "llama", "rope_theta": 1e6, "a": 1}, {"model_type": "llama", "a": 1}
+    assert same_architecture(one, other, same_model=True)
+    assert not same_architecture(one, {**other, "a": 2}, same_model=True)
 
 
 @pytest.mark.parametrize(("one", "other", "same"), [

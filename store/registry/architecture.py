@@ -34,6 +34,8 @@ LEFT_OUT = frozenset(
 )
 # Said by the entry itself: what the graph is compiled with is its `neuron` part's.
 _NOT_OF_THE_GRAPH = frozenset(("dtype", "neuron", "neuron_store"))
+# What a config.json need not say, because nearly every class of transformers has it so.
+_USUAL = {"initializer_range": 0.02, "pretraining_tp": 1, "rope_theta": 10000.0, "use_cache": True}
 # The parts of a pipeline by which it is told, in this order; its VAEs are not compared (optimum-neuron does not either).
 _PIPELINE_TYPES = {"unet": "stable-diffusion", "transformer": "diffusion-transformer"}
 MAIN_COMPONENTS = tuple(_PIPELINE_TYPES)
@@ -81,27 +83,31 @@ def arch_digest(task: "str | None", config: "Config") -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def same_architecture(one: "Config", other: "Config") -> bool:
+def same_architecture(one: "Config", other: "Config", *, same_model: bool = False) -> bool:
     """Tell whether two configurations are of one architecture, as far as that is certain.
 
-    A field that only one of them has must say nothing (null, false, 0, empty): what the class of the model fills in
-    differs with the version of transformers, and what cannot be told apart counts as different. Of pipelines, the
-    components are compared that both tell: not all of what optimum-neuron writes has all of them.
+    A field that only one of them has must say nothing (null, false, 0, empty) or what is usual: what the class of the
+    model fills in differs with the version of transformers, and what cannot be told apart counts as different; but not
+    if both are known to be of the `same_model`. Of pipelines, the components are compared that both tell: not all of
+    what optimum-neuron writes has all of them.
     """
     if main_component(one) != main_component(other):
         return False
     if not is_pipeline(one):
-        return _same_fields(one, other)
+        return _same_fields(one, other, same_model=same_model)
     names = {name for name, part in one.items() if isinstance(part, dict) and isinstance(other.get(name), dict)}
-    return all(_same_fields(one[name], other[name]) for name in names - {*_NOT_COMPARED, "neuron_store"})
+    return all(
+        _same_fields(one[name], other[name], same_model=same_model) for name in names - {*_NOT_COMPARED, "neuron_store"}
+    )
 
 
-def _same_fields(one: "Config", other: "Config") -> bool:
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return False
-    names = (set(one) | set(other)) - LEFT_OUT - _NOT_OF_THE_GRAPH
-    return all(_same_value(one.get(name), other.get(name)) for name in names)
+def _same_fields(one: "Config", other: "Config", *, same_model: bool) -> bool:
+    both, any_of_them = one.keys() & other.keys(), one.keys() | other.keys()
+    names = (both if same_model else any_of_them) - LEFT_OUT - _NOT_OF_THE_GRAPH
+    return all(_same_value(name, one, other) for name in names)
 
 
-def _same_value(one: object, other: object) -> bool:
-    return one == other or (not one and not other)
+def _same_value(name: str, one: "Config", other: "Config") -> bool:
+    usual = _USUAL.get(name)
+    mine, theirs = one.get(name, usual), other.get(name, usual)
+    return bool(mine == theirs or (not mine and not theirs))

@@ -241,10 +241,12 @@ def _decode(document: "Any", place: Place) -> Entry:  # noqa: ANN401 - JSON
     model_id = document.get("_model_id") or place.model_id or neuron.get("checkpoint_id")
     if not isinstance(model_id, str) or not _is_shown_as_it_is(model_id):
         raise ValueError("it names no model")
-    task = document.get("_task") or neuron.get("task")
+    ours = neuron.pop(FIELD, None) or document.get(FIELD)
+    # What a component of optimum-neuron's pipelines says is its own task.
+    told = neuron.get("task") if ours or not is_pipeline(config) else None
+    task = document.get("_task") or told
     if task is not None and not (isinstance(task, str) and _is_shown_as_it_is(task)):
         raise TypeError("its task is none")
-    ours = neuron.pop(FIELD, None) or document.get(FIELD)
     if type(ours) is not dict or ours.get("format") != FORMAT:  # it tells no keys, or in a way that we do not know
         return Entry(model_id, task, config, neuron)
     return Entry(model_id, task, config, neuron, *_decode_ours(ours))
