@@ -30,14 +30,14 @@ from neuron_store.cli.context_options import (
     context_variables,
     with_context,
 )
-from neuron_store.cli.registration import remember_model
+from neuron_store.cli.registration import note_finished, remember_model
 from neuron_store.cli.remotes import Opened, configured_locations
 from neuron_store.cli.requirements import require_compiler, require_model, require_remotes
 from neuron_store.cli.runs import run_command, shimmed_environment
 from neuron_store.cli.sessions import Session, Training, canonical_task, plan_session, session_environment
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import ConfigurationError
-from neuron_store.store.registry.contexts import VARIABLE, Context, context_of
+from neuron_store.store.registry.contexts import VARIABLE, Context, context_of, note_private_names
 from neuron_store.store.remotes.location import Location
 
 _PANEL = "A training session, where no command is given"
@@ -132,6 +132,7 @@ def add(
         variables = context_variables(session.options, word)
         context = Context(layout, context_of(variables))
         context.begin()
+        note_private_names(context, os.environ)
         remember_model(context, resolved)
         environ = {**with_context(os.environ, variables), **session.variables}
         if repo or not command:
@@ -141,6 +142,7 @@ def add(
         code = run_command(session.command, environ)
     asked = asked_by(layout, run_id, begun, context)
     require_success(code, session.command[0], asked)
+    note_finished(layout, variables)
     drained, found = deliver(layout, chosen, remotes, asked, context)
     say(resolved.model_id, asked, drained, found, as_json=as_json)
     require_all(drained, found)

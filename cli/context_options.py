@@ -17,6 +17,7 @@ import typer
 
 from neuron_store.store.errors import ConfigurationError
 from neuron_store.store.registry.contexts import FIELDS, INTEGERS, VARIABLE
+from neuron_store.store.registry.entries import FIELD
 
 _PANEL = "Which model and configuration"
 
@@ -92,7 +93,8 @@ _TOLD_BY = {
     "tp_degree": "tensor_parallel_size",
 }
 _AS_THEY_ARE = ("task", "batch_size", "sequence_length", "num_cores", "auto_cast_type")
-_FOUND_OUT = ("checkpoint_id", "checkpoint_revision", "compiler_type", "compiler_version")
+_FOUND_OUT = (FIELD, "checkpoint_id", "checkpoint_revision", "compiler_type", "compiler_version")
+_MOST_NAMED = 5  # variables that are not known
 _LONGEST = 300  # characters, as entries have it
 
 
@@ -157,7 +159,9 @@ def neuron_fields(said: Mapping[str, str]) -> dict[str, Any]:
     known = {VARIABLE: "", **{variable_of(field): field for field in FIELDS}}
     unknown = sorted(said.keys() - known.keys())
     if unknown:
-        raise ConfigurationError(f"{', '.join(unknown)} is not known; there are {', '.join(known)}")
+        named = ", ".join(ascii(name)[1:-1][:100] for name in unknown[:_MOST_NAMED])
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        raise ConfigurationError(f"{named}{more} is not known; there are {', '.join(known)}")
     told = {
         field: _checked(field, said[variable], variable)
         for variable, field in known.items()

@@ -13,6 +13,8 @@ from neuron_store.store.registry.entries import SEED_FIELDS
 
 _NUMBERS = {"batch": "batch_size", "seq": "sequence_length", "cores": "num_cores"}
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+# What a row tells, or what is the same for all of a model.
+_SHOWN_FIELDS = (*SEED_FIELDS, "target", "instance_type", "torch_dtype", "tp_degree", "neuronxcc_version")
 _WIDEST = 24  # characters of a value that an entry tells
 _MOST_NAMED = 5
 
@@ -54,12 +56,19 @@ def _sentences(states: list[EntryState], urls: list[str]) -> list[str]:
     said: list[tuple[str, list[str]]] = []
     for number, state in enumerate(states, 1):
         where = " and ".join(urls[place] for place in state.found.remotes)
-        line = state.sentence() + (f" (in {where})" if len(urls) > 1 else "")
+        line = state.sentence() + _more_settings(state) + (f" (registered in {where})" if len(urls) > 1 else "")
         alike = next((numbers for known, numbers in said if known == line and not state.found.entry.ours), None)
         if alike is None:
             said.append((line, alike := []))
         alike.append(f"#{number}")
     return [f"{', '.join(numbers)}: {line}" if len(states) > 1 else line for line, numbers in said]
+
+
+def _more_settings(state: EntryState) -> str:
+    """Return what else tells this configuration of ours, by which two rows may differ."""
+    entry = state.found.entry
+    more = [f"{name}={value}" for name, value in entry.neuron.items() if name not in _SHOWN_FIELDS]
+    return f", with {' '.join(more)}" if entry.ours and more else ""
 
 
 def _held_for(states: list[EntryState], installed: str) -> str:

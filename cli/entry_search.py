@@ -1,10 +1,10 @@
 """Finding a model's entries in remotes by few requests, however many entries of other models there are.
 
 A remote is asked for the releases of optimum-neuron that its registry knows for a compiler's version (one listing).
-Then, for each of them: where entries are filed by the architecture's digest, the folder of that digest and the model's
-own, and only if both have nothing what else there is of the model's type; in older ones the folder of the model's type,
-of which the entries of this model are read first, and then a few others. What is found is read in threads, each entry
-once.
+Then, for each of them: where entries are filed by the architecture's digest, the folders of that digest (ours and
+optimum-neuron's), and only if both have nothing the model's own and what else there is of its type; in older ones the
+folder of the model's type, of which the entries of this model are read first, and then a few others. What is found is
+read in threads, each entry once.
 """
 
 import itertools
@@ -134,7 +134,7 @@ class EntrySearch:
     def _ask(self, place: int, opened: Opened, installed: str) -> None:
         remote = opened.remote
         versions = self._versions(remote, installed)
-        # Where nobody waits for one compiler, requests are saved: what a digest leads to will do.
+        # Where nobody waits for one compiler, requests are saved: those of ours that tell keys will do.
         thorough = bool(installed or self._wanted.compiler)
         candidates = in_threads(lambda version: self._candidates(opened, version, thorough=thorough), versions)
         if not any(each.releases for each in candidates):
@@ -171,30 +171,29 @@ class EntrySearch:
         return made
 
     def _list_by_digest(self, opened: Opened, base: str, made: _Candidates, *, thorough: bool) -> None:
-        listed: list[Place] = []
-        for digest in self._model.digests:
-            listed = _listed(opened.remote, f"{base}/{digest}")
-            if listed:
-                break
-        made.more = made.more or len(listed) == _MOST_LISTED
-        if listed and not thorough:
-            made.others += listed
-            return
-        own = self._listed_by_name(opened.remote, base)
+        listed = self._first_listed(opened.remote, base, self._model.own_digests)
+        if thorough or not listed:
+            listed += _besides(self._first_listed(opened.remote, base, self._model.digests), listed)
+        if not listed:
+            self._list_more(opened, base, made)
+        made.more = made.more or len(listed) >= _MOST_LISTED
+        # Of many, those of this very model are read first.
+        own = self._listed_by_name(opened.remote, base) if len(listed) > _MOST_READ else []
         made.own += own
         made.others += _besides(listed, own)
-        if not listed:
-            self._list_more(opened, base, own, made)
 
-    def _list_more(self, opened: Opened, base: str, own: list[Place], made: _Candidates) -> None:
+    def _first_listed(self, remote: Remote, base: str, digests: list[str]) -> list[Place]:
+        """Return the places in the first of the folders of `digests` that has any."""
+        return next((listed for digest in digests if (listed := _listed(remote, f"{base}/{digest}"))), [])
+
+    def _list_more(self, opened: Opened, base: str, made: _Candidates) -> None:
         """List what may be of the architecture though it has another digest, as far as can be told.
 
         The model's own folder has no more than the first of optimum-neuron's entries for it; that one tells the digest
         of the others: what optimum-neuron fills in before it makes the digest is not known where it is not installed.
-        Ours that optimum-neuron cannot list are filed under no digest.
         """
+        own = self._listed_by_name(opened.remote, base)
         read = read_entries(opened, self._settings, own[:_MOST_READ], self.passed.corrupt)
-        made.own = [place for place in made.own if place not in own]
         made.read += read
         digests = {entry.arch_digest for _, entry in read if not entry.ours}.difference(self._model.digests)
         for digest in sorted(digests)[:_MOST_DIGESTS]:

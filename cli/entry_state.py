@@ -102,8 +102,9 @@ class EntryState:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no compile will happen."""
-        return self.known and bool(self.needed) and not self.missing and not self.uncached
+        """Whether it is certain that no compile will happen."""
+        whole = self.known and bool(self.needed) and not self.missing and not self.uncached
+        return whole and self.found.entry.is_finished and not self.is_other
 
     def count(self) -> str:
         """Return how many of its keys are there, for a table."""
@@ -137,7 +138,13 @@ class EntryState:
             return f"{head}{self._missing_words()}{self._uncached_words(', and ')}{self._named()}"
         if self.uncached:
             return head + self._uncached_words("")
-        return f"{head}no compile will happen" + (", if this model makes the same graphs" if self.is_other else "")
+        return f"{head}no compile will happen" + self._reserve()
+
+    def _reserve(self) -> str:
+        """Say what stands against it that these are all keys of the model."""
+        if self.is_other:
+            return ", if this model makes the same graphs"
+        return "" if self.found.entry.is_finished else ", unless the run that was recorded ended early"
 
     def _missing_words(self) -> str:
         return f"{presentation.plural(len(self.missing), 'compile')}, {self._seconds()}"
@@ -154,7 +161,7 @@ class EntryState:
         if not self.uncached:
             return ""
         counters = ", ".join(sorted(self.found.entry.uncached))
-        word = "compile that is never cached" if self.uncached == 1 else "compiles that are never cached"
+        word = "compile that was not kept" if self.uncached == 1 else "compiles that were not kept"
         return f"{before}{presentation.number(self.uncached)} {word} ({counters})"
 
     def _named(self) -> str:

@@ -15,8 +15,10 @@ from neuron_store.cli import presentation
 from neuron_store.cli.remotes import Opened, open_location
 from neuron_store.cli.uploading import contexts_for, queued_for, start_uploader
 from neuron_store.shim.settings import Settings
+from neuron_store.store.events import read_events
 from neuron_store.store.layout import Layout
 from neuron_store.store.queue import hurry, queue_length
+from neuron_store.store.registry.contexts import Context
 from neuron_store.store.remotes.location import hub_offline, list_locations
 from neuron_store.store.upload_lock import is_taken
 
@@ -36,8 +38,9 @@ def push_queued(layout: Layout, settings: Settings, timeout: float) -> str:
     A signal ends the wait at once. Raises OSError.
     """
     remotes = _remotes(layout, settings)
-    before, noted_before = queued_for(layout, remotes), len(contexts_for(layout, remotes))
-    if not before and not noted_before:
+    begun = time.time()
+    before = queued_for(layout, remotes)
+    if not before and not _to_register(layout, remotes):
         return ""
     try:
         with _interruptible():
@@ -45,16 +48,23 @@ def push_queued(layout: Layout, settings: Settings, timeout: float) -> str:
             reason = _wait(layout, settings, remotes, timeout)
     except _InterruptedError:
         reason = "interrupted"
-    left, noted = queued_for(layout, remotes), len(contexts_for(layout, remotes))
+    left, contexts = queued_for(layout, remotes), contexts_for(layout, remotes)
     said = [f"pushed {presentation.plural(before - left, 'result')}"] if left < before else []
-    if noted < noted_before:
-        said.append(f"registered {presentation.plural(noted_before - noted, 'model entry', 'model entries')}")
+    registered = sum(event.outcome == "upload_entry_done" for event in read_events(layout, begun))
+    if registered:
+        said.append(f"registered {presentation.plural(registered, 'model entry', 'model entries')}")
     if left:
         said.append(f"{presentation.plural(left, 'result is', 'results are')} still to be pushed ({reason})")
-    elif noted:
-        models = presentation.plural(noted, "model's keys are", "models' keys are")
-        said.append(f"{models} still to be registered ({reason})")
+    elif contexts:
+        models = presentation.plural(len(contexts), "model's keys are", "models' keys are")
+        why = reason or "; ".join(sorted({context.fault() for context in contexts} - {""}))
+        said.append(f"{models} still to be registered ({why})")
     return ", ".join(said)
+
+
+def _to_register(layout: Layout, remotes: list[Opened]) -> list[Context]:
+    """Return the contexts that are worth waiting for: not those that failed to be published."""
+    return [context for context in contexts_for(layout, remotes) if not context.fault()]
 
 
 def say_waiting(layout: Layout, settings: Settings) -> str:
@@ -87,17 +97,15 @@ def _wait(layout: Layout, settings: Settings, remotes: list[Opened], timeout: fl
         waiting = [
             opened
             for opened in remotes
-            if queue_length(layout, opened.remote.identity) or contexts_for(layout, [opened])
+            if queue_length(layout, opened.remote.identity) or _to_register(layout, [opened])
         ]
         reasons = [_hopeless(opened, settings) for opened in waiting]
         if all(reasons):
             return "; ".join(reasons)
         now = time.monotonic()
-        noted = contexts_for(layout, waiting)
-        before, left = left, queued_for(layout, waiting) + len(noted)
+        before, left = left, queued_for(layout, waiting) + len(_to_register(layout, waiting))
         since = since if left == before else now
-        faults = {context.fault() for context in noted} - {""}
-        errors = "; ".join(filter(None, [_last_errors(waiting), *faults]))
+        errors = _last_errors(waiting)
         if now >= end or (errors and now - since >= _PATIENCE):
             return errors or f"not done in {presentation.duration(timeout)}"
         if now >= start_again and not is_taken(layout):

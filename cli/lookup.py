@@ -25,7 +25,7 @@ from neuron_store.cli.installed_compiler import installed_version
 from neuron_store.cli.models import Model, resolve_model
 from neuron_store.cli.remote_listing import chosen_remotes
 from neuron_store.cli.remotes import Opened
-from neuron_store.store.errors import NotFound, RemoteError
+from neuron_store.store.errors import ConfigurationError, NotFound, RemoteError
 from neuron_store.store.layout import Layout
 
 
@@ -79,6 +79,8 @@ def lookup(
         instance_type=instance_type,
         compiler=compiler,
     )
+    if as_json and form is Format.SEED:
+        raise ConfigurationError("--json and --format seed are two forms: choose one")
     form = Format.JSON if as_json else form
     chosen, layout = settings(), local_store()
     installed = installed_version()

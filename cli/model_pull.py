@@ -79,7 +79,7 @@ class ModelPull:
         first = self._entries[0]
         entry = functools.reduce(lambda one, other: one.merged_with(other), [found.entry for found in self._entries])
         here = Holders(here=self._holders.here | came, asked=self._holders.asked)
-        return EntryState(Found(entry, first.place, []), here)
+        return EntryState(Found(entry, first.place, []), here, self._model_id)
 
     def sentence(self, fetched: Fetched) -> str:
         """Say what a run of the model would still compile, now that `fetched` has come."""

@@ -14,7 +14,14 @@ from neuron_store.cli.model_config import (
 )
 from neuron_store.cli.model_files import CONFIG, PIPELINE, Files, find_files, shown
 from neuron_store.store.errors import ConfigurationError
-from neuron_store.store.registry.architecture import arch_digest, is_pipeline, main_component, same_architecture, strip
+from neuron_store.store.registry.architecture import (
+    arch_digest,
+    is_pipeline,
+    main_component,
+    own_digest,
+    same_architecture,
+    strip,
+)
 from neuron_store.store.registry.entries import Entry
 from neuron_store.store.registry.places import LOCAL, is_part
 
@@ -47,11 +54,18 @@ class Model:
     release: str
     dtype: str = ""
 
+    @property
+    def own_digests(self) -> list[str]:
+        """The digests under which we file it, whatever its task, in the order of `configs`, each once."""
+        return list(dict.fromkeys(map(own_digest, self.configs)))
+
     def fits(self, entry: Entry) -> bool:
         """Tell whether the entry is of this architecture: by its digests where it tells them, else as it seems."""
-        if not is_pipeline(self.configs[0]) and entry.digests.intersection(self.digests):
+        if not is_pipeline(self.configs[0]) and entry.digests.intersection([*self.digests, *self.own_digests]):
             return True
         same_model = entry.model_id == self.model_id and not self.model_id.startswith(f"{LOCAL}/")
+        if entry.ours and self.revision:
+            same_model = same_model and entry.neuron.get("checkpoint_revision") == self.revision
         return any(same_architecture(config, entry.config, same_model=same_model) for config in self.configs)
 
     def as_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from neuron_store.cli.context_options import (
 )
 from neuron_store.cli.environment import path_entries
 from neuron_store.cli.presentation import duration, plural, remark
-from neuron_store.cli.registration import begin_context
+from neuron_store.cli.registration import begin_context, note_finished
 from neuron_store.cli.statistics import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.real_compiler import PROGRAM, search_path
@@ -65,8 +65,7 @@ def run(
 ) -> None:
     """Run a command with the shim first on PATH; at the end say on stderr what was served and what compiled.
 
-    With -m MODEL, the keys that it asks for become an entry of the remotes' registry: `neuron-store lookup` and `pull`
-    know from it what the model needs.
+    With -m MODEL, the keys that it asks for are registered in the remotes, for `lookup` and `pull`.
     """
     options = ContextOptions(
         revision,
@@ -82,15 +81,25 @@ def run(
     )
     variables = context_variables(options, model)
     if variables:
-        begin_context(local_store(), variables)
+        begin_context(local_store(), variables, read_only=settings().read_only)
     begun = time.time()
     environ, run_id = shimmed_environment(with_context(os.environ, variables))
     code = run_command(command, environ)
+    if code == 0:
+        _note_finished(environ)
     pushed = _push(push_timeout if push else None)
     if not quiet:
         _say_summary(run_id, begun, pushed)
     die_like(code)
     raise typer.Exit(code)
+
+
+def _note_finished(environ: dict[str, str]) -> None:
+    """Note that a run of a model ended well. Never raises: the command's own end is what counts."""
+    try:
+        note_finished(local_store(), environ)
+    except (NeuronStoreError, OSError) as error:
+        remark(f"the end of the run could not be noted: {error}")
 
 
 def shimmed_environment(environ: dict[str, str]) -> tuple[dict[str, str], str]:

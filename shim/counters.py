@@ -69,6 +69,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "upload_dropped": (UPLOAD, "a queued result cannot be uploaded: it is gone, damaged, or not of a form to share"),
     "upload_failed": (UPLOAD, "an attempt to upload failed; it is made again later"),
     "upload_entry_done": (UPLOAD, "an entry of a remote's registry was made, or got more keys"),
+    "upload_entry_present": (UPLOAD, "what a context noted was in the remote's registry already"),
     "upload_entry_dropped": (UPLOAD, "what a context noted makes no entry: its model cannot be read, say"),
     "upload_refused": (UPLOAD, "a remote does not let us write; nothing is tried until the token changes"),
     "context_failed": (INCIDENT, "the key could not be noted for its model's entry in the registry"),

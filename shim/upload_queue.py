@@ -1,5 +1,8 @@
 """A stored result joins the queue of every remote that may be written to; the uploader is started, never waited for."""
 
+import os
+import time
+
 from neuron_store.shim.background import start_in_background
 from neuron_store.shim.remote_hits import remote_options
 from neuron_store.store.queue import enqueue
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from neuron_store.store.remotes.base import Remote
 
 UPLOAD_COMMAND = "upload-queue"
+_STARTING = "uploader-starting"
+_START_SECONDS = 0.5  # until an uploader that was started has its lock
 
 
 def queue_result(shim: "Shim", key: str, corrupt: "Collection[str]" = ()) -> None:
@@ -49,5 +54,17 @@ def _takers(shim: "Shim") -> "list[tuple[Remote, bool]]":
 
 
 def _start_uploader(shim: "Shim", takers: "list[tuple[Remote, bool]]") -> None:
-    if any(now for _, now in takers) and shim.settings.upload and not is_taken(shim.layout):
+    if any(now for _, now in takers) and shim.settings.upload and not is_taken(shim.layout) and _is_first(shim):
         start_in_background([UPLOAD_COMMAND], {**shim.environ, "NEURON_STORE_DIR": shim.layout.root})
+
+
+def _is_first(shim: "Shim") -> bool:
+    """Tell whether nobody started an uploader just now, which has not come as far as its lock. Raises OSError."""
+    path = shim.layout.lock_path(_STARTING)
+    try:
+        if abs(time.time() - os.stat(path).st_mtime) < _START_SECONDS:
+            return False
+        os.utime(path)
+    except FileNotFoundError:
+        os.close(shim.layout.open_creating(path, os.O_WRONLY))
+    return True

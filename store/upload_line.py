@@ -84,7 +84,7 @@ class UploadLine:
         state: what this host remembers of it.
         pending: what it lacks, as of the last `refresh`, the oldest first.
         noted: when contexts last noted what the remote's registry lacks (Unix seconds), None if it lacks nothing.
-        failures: attempts that failed since one succeeded.
+        failures, registry_failures: attempts at a batch, or at the registry, that failed since one succeeded.
         last_error: of these, in words.
     """
 
@@ -93,6 +93,8 @@ class UploadLine:
     ) -> None:
         self.remote = remote
         self.noted: float | None = None
+        self.registry_failures = 0
+        self._registry_not_before = 0.0
         self._registrar = registrar
         self._noted_since = 0.0
         self.state = RemoteState(layout, remote.identity, remote.url)
@@ -154,9 +156,10 @@ class UploadLine:
         quiet = not compiling and abs(now - self.pending[-1].at) >= policy.quiet
         return quiet or abs(now - self.pending[0].at) >= policy.max_age
 
-    def wait_after_failure(self) -> float:
-        """Return the seconds until the next attempt."""
-        return max(0.0, self._not_before - time.monotonic())
+    def wait_after_failure(self, *, registering: "bool | None" = None) -> float:
+        """Return the seconds until the next attempt: at a batch if results are pending, else at the registry."""
+        later = self.noted is not None and not self.pending if registering is None else registering
+        return max(0.0, (self._registry_not_before if later else self._not_before) - time.monotonic())
 
     def wait_for_budget(self) -> float:
         """Return the seconds until the next commit is allowed."""
@@ -165,26 +168,36 @@ class UploadLine:
             return 0.0
         return max(0.0, commits[-self._policy.commits_per_hour] + _HOUR - time.time())
 
-    def note_success(self) -> None:
+    def note_success(self, *, registering: bool = False) -> None:
         """An attempt succeeded."""
-        self.failures = 0
         self.last_error = ""
-        self._not_before = 0.0
+        if registering:
+            self.registry_failures, self._registry_not_before = 0, 0.0
+        else:
+            self.failures, self._not_before = 0, 0.0
         self.state.note_upload()
 
-    def note_failure(self, error: Exception) -> None:
-        """An attempt failed: the next one has to wait, at random up to twice as long as the last, so that hosts spread."""
-        longest = min(_LONGEST_WAIT, self._policy.retry * 2.0 ** min(self.failures, 60))
+    def note_failure(self, error: Exception, *, registering: bool = False) -> None:
+        """An attempt failed: the next one has to wait, at random up to twice as long as the last, so that hosts spread.
+
+        What is wrong with the registry holds up no result.
+        """
+        failures = self.registry_failures if registering else self.failures
+        longest = min(_LONGEST_WAIT, self._policy.retry * 2.0 ** min(failures, 60))
         wait = random.uniform(0.0, longest)  # noqa: S311 - jitter
         asked = getattr(error, "retry_after", None)
         if isinstance(asked, int | float):
             wait = max(wait, min(float(asked), _LONGEST_OBEYED))
-        self._not_before = time.monotonic() + wait
-        self.failures += 1
+        if registering:
+            self._registry_not_before = time.monotonic() + wait
+            self.registry_failures += 1
+        else:
+            self._not_before = time.monotonic() + wait
+            self.failures += 1
         self.last_error = str(error) or type(error).__name__
         self.state.note_error(error)
 
     def forget_failures(self) -> None:
         """Begin anew: a person asks for it."""
-        self.failures = 0
-        self._not_before = 0.0
+        self.failures = self.registry_failures = 0
+        self._not_before = self._registry_not_before = 0.0

@@ -6,11 +6,13 @@ a look, and nothing is lost or sent twice.
 """
 
 import os
+import random
 import time
 
-from neuron_store.store.errors import RemoteRefused
+from neuron_store.store.errors import RemoteConflict, RemoteRefused
 from neuron_store.store.locks import compiles_under_way
 from neuron_store.store.queue import calm_down, dequeue, hurry, is_hurried, queue_length
+from neuron_store.store.registry.contexts import all_is_published
 from neuron_store.store.remotes.private_names import PrivateNames
 from neuron_store.store.upload_batch import Batch, load_batch
 from neuron_store.store.upload_line import UploadLine, UploadPolicy
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
     Log = Callable[[str], None]
     # Called with the bytes and files that are to be sent as far as is known, and those that have arrived since.
     DrainProgress = Callable[[int, int, int, int], None]
+
+
+_RACES = 5  # with other hosts, until losing them counts as a failure
+_RACE_PAUSE = 0.5  # seconds at most
+_JOINT_FAILURES = 2  # after which contexts are published one by one
 
 
 class Summary:
@@ -142,6 +149,7 @@ class Uploader:
                     continue
             else:
                 calm_down(self._layout)
+                self._forget_published()
                 if time.monotonic() - idle_since >= idle_seconds:
                     return True
             time.sleep(self._policy.poll)
@@ -204,6 +212,8 @@ class Uploader:
         if self._registrar is not None:
             made.entries_left = sum(self._registrar.waiting(line.remote.identity) for line in self._lines)
             made.failed = made.failed or "; ".join(self._registrar.faults())
+            if not made.entries_left:
+                all_is_published(self._layout)
         if not made.left and not made.entries_left:
             calm_down(self._layout)
             made.failed = ""
@@ -234,7 +244,7 @@ class Uploader:
         url = line.remote.url
         if refusal := line.refusal():
             self._summary.refused = f"{url}: {refusal}"
-        elif line.failures >= self._policy.attempts:
+        elif (line.failures if line.pending else line.registry_failures) >= self._policy.attempts:
             self._summary.failed = f"{url}: {line.last_error}"
         elif wait := line.wait_for_budget():
             self._summary.failed = (
@@ -249,21 +259,23 @@ class Uploader:
 
     def _attempt(self, line: UploadLine) -> None:
         """Upload one batch; what goes wrong is noted, for a later attempt."""
+        registering = False
         try:
             # Results first: an entry tells which keys are there.
             if line.pending:
                 self._upload(line)
             else:
+                registering = True
                 self._publish(line)
         except RemoteRefused as error:
             self._note_refusal(line, error)
         except Exception as error:  # noqa: BLE001 - nobody watches; whatever it is, the queue is kept and tried again
-            line.note_failure(error)
-            wait = line.wait_after_failure()
+            line.note_failure(error, registering=registering)
+            wait = line.wait_after_failure(registering=registering)
             self._log(f"upload to {line.remote.url} failed ({line.last_error}); the next attempt is in {wait:.0f} s")
             self._count("upload_failed", "", f"{line.remote.url}: {line.last_error}")
         else:
-            line.note_success()
+            line.note_success(registering=registering)
 
     def _note_refusal(self, line: UploadLine, error: RemoteRefused) -> None:
         url = line.remote.url
@@ -301,14 +313,28 @@ class Uploader:
         if self._registrar is None:
             return
         line.state.note_commit()
+        changed: list[str] = []
         try:
-            changed = self._registrar.publish(line.remote)
-        except RemoteRefused:
-            line.state.take_back_commit()
-            raise
-        if not changed:
-            line.state.take_back_commit()
+            changed = self._publish_patiently(self._registrar, line)
+        finally:
+            if not changed:
+                line.state.take_back_commit()
         self._summary.entries += len({os.path.basename(path) for path in changed})
+
+    def _publish_patiently(self, registrar: "Registrar", line: UploadLine) -> "list[str]":
+        """Publish; whoever loses a race looks at once at what is there now."""
+        for _ in range(_RACES):
+            try:
+                return registrar.publish(line.remote, self._go_on, one_by_one=line.registry_failures >= _JOINT_FAILURES)
+            except RemoteConflict:
+                time.sleep(random.uniform(0.0, _RACE_PAUSE))  # noqa: S311 - jitter
+        return registrar.publish(line.remote, self._go_on)
+
+    def _forget_published(self) -> None:
+        if self._registrar is not None and not any(
+            self._registrar.waiting(line.remote.identity) for line in self._lines
+        ):
+            all_is_published(self._layout)
 
     def _send(self, line: UploadLine, batch: Batch) -> None:
         bytes_before, files_before = self._announced

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from conftest import VERSION
 
+from neuron_store.store.registry.architecture import own_digest
 from neuron_store.store.registry.entries import Entry, KeyInfo
 from neuron_store.store.registry.places import entry_paths
 from neuron_store.store.results import all_keys, load_result
@@ -63,9 +64,11 @@ def put_model(hub, model_id=MODEL, config=LLAMA):
 
 
 def make_entry(model_id=MODEL, *, config=LLAMA, task=TASK, keys=None, uncached=None, **neuron):
-    """Return an entry; `keys` None: optimum-neuron's own. What is None in `neuron` is left out."""
+    """Return an entry of a run that ended well; `keys` None: optimum-neuron's own. None in `neuron` is left out."""
     told = {name: value for name, value in {**NEURON, **neuron}.items() if value is not None}
-    return Entry(model_id, task, config, told, keys, uncached)
+    entry = Entry(model_id, task, config, told, keys, uncached)
+    entry.is_finished = True
+    return entry
 
 
 def encode(entry):
@@ -81,8 +84,13 @@ def files_of(*entries, release="0.4.5", version=VERSION):
     return {
         path: encode(entry)
         for entry in entries
-        for path in entry_paths(version, release, entry.model_type, entry.model_id, entry.name, [entry.arch_digest])
+        for path in entry_paths(version, release, entry.model_type, entry.model_id, entry.name, digests_of(entry))
     }
+
+
+def digests_of(entry):
+    """Return under which digests an entry is filed by whoever makes such entries."""
+    return [entry.arch_digest, *([own_digest(entry.config)] if entry.ours else [])]
 
 
 def put(remote, files, repo="alice/cache"):

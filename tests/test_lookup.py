@@ -26,7 +26,7 @@ from remote_setup import publish
 
 from neuron_store.cli.entry_filters import make_filter
 from neuron_store.cli.entry_search import newest_first
-from neuron_store.store.registry.architecture import arch_digest
+from neuron_store.store.registry.architecture import arch_digest, own_digest
 from neuron_store.store.registry.entries import Entry, KeyInfo
 from neuron_store.store.registry.places import registry_folder
 
@@ -97,7 +97,7 @@ def test_lookup_says_which_compiles_have_no_key(online, hub):
     put(hub, files_of(make_entry(keys=infos(online), uncached={"pass_model_directory": {"a" * 32}})))
     done = ns(online, "lookup", MODEL)
     assert "1 of 1  1 uncached\n" in done.stdout
-    assert "1 of 1 key: 1 compile that is never cached (pass_model_directory)\n" in done.stdout
+    assert "1 of 1 key: 1 compile that was not kept (pass_model_directory)\n" in done.stdout
     assert "no compile" not in done.stdout
     (entry,) = told(online)
     assert (entry["complete"], entry["uncached"]) == (False, {"pass_model_directory": 1})
@@ -159,10 +159,10 @@ def test_an_entry_of_the_same_name_and_another_architecture_is_not_shown(online,
 @pytest.mark.parametrize(
     ("ours", "more", "less", "revision", "shown"),
     [
-        (False, {"rope_theta": 10000.0}, (), "", True),
+        (False, {"rope_theta": 500000.0}, (), "", True),
         (False, {}, ("vocab_size",), "", False),
-        (True, {"rope_theta": 10000.0}, (), "now", True),
-        (True, {"rope_theta": 10000.0}, (), "before", False),
+        (True, {"rope_theta": 500000.0}, (), "now", True),
+        (True, {"rope_theta": 500000.0}, (), "before", False),
     ],
 )
 def test_a_models_own_entry_may_say_what_a_library_filled_in(online, hub, ours, more, less, revision, shown):
@@ -192,7 +192,7 @@ def test_lookup_in_json_has_all_that_is_known(online, hub):
                 "task": "text-generation",
                 "compiler": VERSION,
                 "optimum_neuron": "0.4.5",
-                "path": f"{REGISTRY}/0.4.5/llama/{MODEL}/{entry.name}.json",
+                "path": f"{REGISTRY}/0.4.5/{own_digest(LLAMA)}/{entry.name}.json",
                 "ours": True,
                 "remotes": ["hf://alice/cache"],
                 "neuron": entry.neuron,
@@ -443,7 +443,7 @@ def test_what_two_remotes_have_of_one_entry_is_put_together(online, hub, other, 
         assert set(entry["keys"]["remote"]) == {*mine, *theirs}
         assert entry["complete"]
     done = ns(online, "lookup", MODEL)
-    assert f"2 of 2 keys: no compile will happen (in hf://alice/cache and file://{shared})\n" in done.stdout
+    assert f"2 of 2 keys: no compile will happen (registered in hf://alice/cache and file://{shared})\n" in done.stdout
     (entry,) = told(online, "--repo", f"file://{shared}")
     assert set(entry["keys"]["remote"]) == set(theirs)
     for spelling in ("--repo-id", "--repo_id"):

@@ -13,6 +13,7 @@ import pytest
 from remote_setup import FLAGS
 
 from neuron_store.store.errors import CorruptRemote, RemoteConflict, RemoteError
+from neuron_store.store.registry.architecture import own_digest
 from neuron_store.store.registry.contexts import all_contexts
 from neuron_store.store.registry.entries import decode_entry
 from neuron_store.store.registry.places import Place
@@ -99,7 +100,7 @@ def test_a_run_becomes_an_entry_with_all_its_keys(make_member, shared):
     assert "2 hits, 4 misses" in said
     assert "pushed 4 results, registered 1 model entry" in said
     entries = shared.entries()
-    assert len(entries) == 2  # under its name, and under its digest
+    assert len(entries) == 3  # under its name, under its digest, and under ours
     (entry,) = {entry.name: entry for entry in entries.values()}.values()
     assert list(entry.keys) == list(all_keys(host.layout))
     assert entry.neuron == {
@@ -177,8 +178,10 @@ def test_a_run_of_hits_alone_registers_them_without_any_command(make_member, sha
 def test_what_optimum_neuron_cannot_list_is_filed_where_it_does_not_look(make_member, shared):
     host = make_member("host")
     run(host, 0, 1, 1, options=("--batch-size", 1))
-    (path,) = shared.entries()
-    assert Place(path).digest == ""
+    (entry,) = {entry.name: entry for entry in shared.entries().values()}.values()
+    digests = {Place(path).digest for path in shared.entries()} - {""}
+    assert digests == {own_digest(entry.config)}
+    assert digests < entry.digests
 
 
 def test_without_a_model_a_run_registers_nothing(make_member, shared):

@@ -47,6 +47,13 @@ def strip(config: "Config") -> "dict[str, Any]":
     return {name: value for name, value in config.items() if name not in LEFT_OUT}
 
 
+def strip_deeply(value: "Any") -> "Any":  # noqa: ANN401 - any JSON
+    """Return a configuration without what is left out, in those inside it too."""
+    if isinstance(value, dict):
+        return {name: strip_deeply(inner) for name, inner in strip(value).items()}
+    return [strip_deeply(inner) for inner in value] if isinstance(value, list) else value
+
+
 def is_pipeline(config: "Config") -> bool:
     """Tell whether this is the configuration of a pipeline: one of its components says so, and it is no model's own."""
     own = isinstance(config.get("model_type"), str) and config["model_type"] not in _PIPELINE_TYPES.values()
@@ -83,13 +90,21 @@ def arch_digest(task: "str | None", config: "Config") -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
+def own_digest(config: "Config") -> str:
+    """Return the digest by which we file a configuration, whatever its task: all of our entries, in one folder.
+
+    optimum-neuron's folder takes only what optimum-neuron can list.
+    """
+    return hashlib.sha256(b"neuron-store " + arch_digest(None, config).encode()).hexdigest()
+
+
 def same_architecture(one: "Config", other: "Config", *, same_model: bool = False) -> bool:
     """Tell whether two configurations are of one architecture, as far as that is certain.
 
     A field that only one of them has must say nothing (null, false, 0, empty) or what is usual: what the class of the
-    model fills in differs with the version of transformers, and what cannot be told apart counts as different; but not
-    if both are known to be of the `same_model`. Of pipelines, the components are compared that both tell: not all of
-    what optimum-neuron writes has all of them.
+    model fills in differs with the version of transformers, and what cannot be told apart counts as different. If both
+    are known to be of the `same_model`, `other` may say more. Of pipelines, the components are compared that both tell:
+    not all of what optimum-neuron writes has all of them.
     """
     if main_component(one) != main_component(other):
         return False
@@ -102,8 +117,8 @@ def same_architecture(one: "Config", other: "Config", *, same_model: bool = Fals
 
 
 def _same_fields(one: "Config", other: "Config", *, same_model: bool) -> bool:
-    both, any_of_them = one.keys() & other.keys(), one.keys() | other.keys()
-    names = (both if same_model else any_of_them) - LEFT_OUT - _NOT_OF_THE_GRAPH
+    names = (one.keys() if same_model else one.keys() | other.keys()) - LEFT_OUT - _NOT_OF_THE_GRAPH
+    one, other = strip_deeply(one), strip_deeply(other)
     return all(_same_value(name, one, other) for name in names)
 
 

@@ -5,7 +5,10 @@ r"""Contexts: which keys the runs of a model asked for, kept as names of small f
     contexts/<id>/uncached/<counter>.<32 hex>   one compile that has no key, or whose result was not stored
     contexts/<id>/model.json            what was found out about the model (by a command, never by the shim)
     contexts/<id>/published/<remote>    the state (see `Context.state`) that a remote has already
-    contexts/<id>/fault                 why it could not be found out what the model is
+    contexts/<id>/finished              a run ended well: what is noted is all that the model needs
+    contexts/<id>/fault                 why it could not be published
+    contexts/<id>/private               names of the user, host and home that noted it first
+    contexts/.waiting                   there is something to publish, since its mtime
 
 Grammar of `context`: `<name>=<value>` for each NEURON_STORE_MODEL variable, with a zero byte after each, in order of
 the names. `<id>` is its XXH3, so that all processes of a run, and all runs alike, meet in one context. Grammar of a
@@ -15,8 +18,10 @@ The shim writes here, on the way of a hit: nothing is imported that it has not.
 """
 
 import os
+import time
 
 from neuron_store.hashing.xxh3 import xxh3_hex
+from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import KEY_LENGTH, MODEL_VARIABLE, Layout, discard, is_hex, read_file
 
 TYPE_CHECKING = False
@@ -39,6 +44,7 @@ FIELDS = (
 )
 INTEGERS = ("batch_size", "sequence_length", "num_cores", "tensor_parallel_size")
 _ID_LENGTH = 16
+_OVERDUE = 60.0  # seconds after which someone should look again after what waits to be published
 _MOST_UNCACHED = 1000  # noted; a run that makes up new names every time must not fill the store
 # Outcomes that are no compile of the caller's own.
 _NO_COMPILE = frozenset(
@@ -55,7 +61,7 @@ _NO_COMPILE = frozenset(
         "recursion",
         "version",
     )
-) | {"error_no_compiler"}
+) | {"error_no_compiler", "miss_killed"}
 
 
 def context_of(environ: "Mapping[str, str]") -> "dict[str, str]":
@@ -85,7 +91,7 @@ def note_invocation(
     seconds: "float | None",
     module: str,
 ) -> bool:
-    """Note in its context how an invocation ended; return whether that was not known yet. Raises OSError.
+    """Note in its context how an invocation ended; return whether someone should publish it. Raises OSError.
 
     `key` is "" where there is none, `seconds` those of the compile.
     """
@@ -99,11 +105,42 @@ def note_invocation(
     else:
         path = context.path("uncached", f"{outcome}.{key or xxh3_hex(os.fsencode(module))}")
         data = b""
+    if context.begin():
+        note_private_names(context, environ)
     if os.path.exists(path) or (not data and len(_names(os.path.dirname(path))) >= _MOST_UNCACHED):
-        return False
-    context.begin()
+        return _is_overdue(layout)
     layout.write_file(path, data)
+    layout.write_file(_waiting_path(layout), b"")
     return True
+
+
+def note_private_names(context: "Context", environ: "Mapping[str, str]") -> None:
+    """Note who and where we are, for whoever publishes this: it is not to be told. Raises OSError."""
+    users = [environ.get(name, "") for name in ("USER", "LOGNAME")]
+    hosts = [os.uname().nodename, environ.get("HOSTNAME", "")]
+    lines = ["users", *users, "hosts", *hosts, "folders", environ.get("HOME", "")]
+    context.write("private", "\n".join(line.replace("\n", " ") for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def _waiting_path(layout: Layout) -> str:
+    return f"{layout.root}/contexts/.waiting"
+
+
+def _is_overdue(layout: Layout) -> bool:
+    """Tell whether what was noted a while ago still waits: an uploader may have been killed. Only one is told so."""
+    path = _waiting_path(layout)
+    try:
+        if abs(time.time() - os.stat(path).st_mtime) < _OVERDUE:
+            return False
+        os.utime(path)
+    except OSError:
+        return False
+    return True
+
+
+def all_is_published(layout: Layout) -> None:
+    """Forget that something waits to be published."""
+    discard(_waiting_path(layout))
 
 
 class NotedKey:
@@ -115,9 +152,10 @@ class NotedKey:
         lines = [*content.decode("utf-8", "surrogateescape").split("\n"), "", "", ""]
         self.version, self.module = lines[0], lines[2]
         try:
-            self.seconds: float | None = float(lines[1])
+            seconds = float(lines[1])
         except ValueError:
-            self.seconds = None
+            seconds = -1.0
+        self.seconds = seconds if 0 <= seconds < 1e9 else None
 
 
 class Context:
@@ -135,18 +173,28 @@ class Context:
         self._content = b"" if isinstance(said, str) else encode_context(said)
         self.id = said if isinstance(said, str) else xxh3_hex(self._content)[:_ID_LENGTH]
 
-    def begin(self) -> None:
-        """Keep what the environment said, if it is not kept yet. Raises OSError."""
-        if not os.path.exists(self.path("context")):
-            self._layout.write_file(self.path("context"), self._content)
+    def begin(self) -> bool:
+        """Keep what the environment said, if it is not kept yet, or not whole; return whether it was not.
+
+        Raises OSError.
+        """
+        try:
+            if os.stat(self.path("context")).st_size == len(self._content):
+                return False
+        except FileNotFoundError:
+            pass
+        self._layout.write_file(self.path("context"), self._content)
+        return True
 
     def path(self, folder: str, name: str = "") -> str:
         """Return the path of one of its files."""
         return f"{self._layout.root}/contexts/{self.id}/{folder}/{name}".rstrip("/")
 
     def said(self) -> "dict[str, str]":
-        """Return what the environment said: variable -> value. Raises OSError."""
+        """Return what the environment said: variable -> value. Raises OSError; CorruptEntry if it is torn."""
         content = read_file(self.path("context")) or b""
+        if xxh3_hex(content)[:_ID_LENGTH] != self.id:
+            raise CorruptEntry(f"the context {self.id} is torn; the next run of its model mends it")
         pairs = (os.fsdecode(pair).partition("=") for pair in content.split(b"\0") if pair)
         return {name: value for name, _, value in pairs if name.startswith(VARIABLE)}
 
@@ -163,13 +211,19 @@ class Context:
         found: dict[str, set[str]] = {}
         for file in _names(self.path("uncached")):
             counter, _, name = file.partition(".")
-            if is_hex(name, KEY_LENGTH):
+            if is_hex(name, KEY_LENGTH) and counter.replace("_", "a").isalnum() and counter.isascii():
                 found.setdefault(counter, set()).add(name)
         return found
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run is known to have ended well."""
+        return os.path.exists(self.path("finished"))
 
     def state(self) -> str:
         """Return a word that changes whenever something is noted here, "" if nothing is."""
         noted = [*self.noted_keys(), *_names(self.path("uncached"))]
+        noted += ["finished"] if noted and self.is_finished else []
         return xxh3_hex("\n".join(noted).encode("utf-8", "surrogateescape")) if noted else ""
 
     def is_published(self, remote: str, state: str) -> bool:
@@ -194,6 +248,21 @@ class Context:
         else:
             self._layout.write_file(self.path(name), data)
 
+    def private_names(self) -> "dict[str, list[str]]":
+        """Return the names of whoever noted this first, by their kinds: users, hosts, folders."""
+        found: dict[str, list[str]] = {"users": [], "hosts": [], "folders": []}
+        kind = "users"
+        try:
+            lines = (self.read("private") or b"").decode("utf-8", "surrogateescape").split("\n")
+        except OSError:
+            return found
+        for line in lines:
+            if line in found:
+                kind = line
+            elif line and line != "/":
+                found[kind].append(line)
+        return found
+
     def fault(self) -> str:
         """Return why the last try to publish it failed, "" if it did not."""
         try:
@@ -212,5 +281,5 @@ def all_contexts(layout: Layout) -> "Iterator[Context]":
 def _names(path: str) -> "list[str]":
     try:
         return sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # there is none, or it cannot be read: what it holds is not noted
         return []

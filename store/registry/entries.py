@@ -9,6 +9,7 @@ An entry is JSON that optimum-neuron reads:
     neuron_store     ours, which optimum-neuron ignores; for those before 0.4.5, which compare the top level with the
                      model's configuration, it stands in `neuron`. Grammar, format 1:
         format       1
+        finished     whether a run is known to have ended well, so that these are all keys that it needs
         digests      of the architecture (64 hex digits each), by every way in which its maker could tell it
         keys         key -> {"seconds": of the compile or null, "bytes": of all outputs or null, "module": name,
                      "components": {name: digest, 32 hex}}
@@ -54,7 +55,7 @@ SEED_FIELDS = (
 LARGEST_ENTRY = 8 << 20  # bytes
 _MODEL_CLASS, _PIPELINE_CLASS = "SingleModelCacheEntry", "MultiModelCacheEntry"
 _OWN = ("_entry_class", "_model_id", "_task", FIELD, "neuron")
-_MOST_KEYS = 20_000
+_MOST_KEYS = 100_000
 _MOST_UNCACHED = 1000
 _MOST_COMPONENTS = 20
 _MOST_DIGESTS = 100
@@ -112,9 +113,22 @@ class Entry:
         uncached: counter -> names of compiles that have no key.
         digests: of the architecture, as its maker told them.
         ours: whether it tells its keys at all.
+        is_finished: whether a run of it is known to have ended well.
+        is_later: whether it tells them in a form that only a later version of ours knows.
     """
 
-    __slots__ = ("config", "digests", "keys", "model_id", "neuron", "ours", "task", "uncached")
+    __slots__ = (
+        "config",
+        "digests",
+        "is_finished",
+        "is_later",
+        "keys",
+        "model_id",
+        "neuron",
+        "ours",
+        "task",
+        "uncached",
+    )
 
     def __init__(
         self,
@@ -134,6 +148,8 @@ class Entry:
         self.uncached = uncached or {}
         self.digests = set(digests)
         self.ours = keys is not None
+        self.is_finished = False
+        self.is_later = False
 
     @property
     def model_type(self) -> str:
@@ -176,6 +192,7 @@ class Entry:
         """Return the entry's file: the same bytes for the same entry. `inside` puts the keys into `neuron`."""
         ours = {
             "format": FORMAT,
+            "finished": self.is_finished,
             "digests": sorted(self.digests),
             "keys": {key: info.as_dict() for key, info in self.keys.items()},
             "uncached": {counter: sorted(names) for counter, names in self.uncached.items() if names},
@@ -193,15 +210,17 @@ class Entry:
             counter: (self.uncached.get(counter, set()) | other.uncached.get(counter, set())) - keys.keys()
             for counter in (*self.uncached, *other.uncached)
         }
-        return Entry(
+        merged = Entry(
             self.model_id,
             self.task,
             self.config,
             self.neuron,
             keys,
-            {name: has for name, has in uncached.items() if has},
-            self.digests | other.digests,
+            {name: set(sorted(has)[:_MOST_UNCACHED]) for name, has in sorted(uncached.items())[:_MOST_UNCACHED] if has},
+            sorted(self.digests | other.digests)[:_MOST_DIGESTS],
         )
+        merged.is_finished = self.is_finished or other.is_finished
+        return merged
 
 
 def _dump(document: "dict[str, Any]") -> str:
@@ -241,15 +260,20 @@ def _decode(document: "Any", place: Place) -> Entry:  # noqa: ANN401 - JSON
     model_id = document.get("_model_id") or place.model_id or neuron.get("checkpoint_id")
     if not isinstance(model_id, str) or not _is_shown_as_it_is(model_id):
         raise ValueError("it names no model")
-    ours = neuron.pop(FIELD, None) or document.get(FIELD)
+    inside = neuron.pop(FIELD, None)
+    ours = document.get(FIELD) or inside
     # What a component of optimum-neuron's pipelines says is its own task.
     told = neuron.get("task") if ours or not is_pipeline(config) else None
     task = document.get("_task") or told
     if task is not None and not (isinstance(task, str) and _is_shown_as_it_is(task)):
         raise TypeError("its task is none")
-    if type(ours) is not dict or ours.get("format") != FORMAT:  # it tells no keys, or in a way that we do not know
-        return Entry(model_id, task, config, neuron)
-    return Entry(model_id, task, config, neuron, *_decode_ours(ours))
+    if type(ours) is not dict or ours.get("format") != FORMAT:
+        entry = Entry(model_id, task, config, neuron)
+        entry.is_later = type(ours) is dict and type(ours.get("format")) is int
+        return entry
+    entry = Entry(model_id, task, config, neuron, *_decode_ours(ours))
+    entry.is_finished = ours["finished"] is True
+    return entry
 
 
 def _is_shown_as_it_is(text: str) -> bool:

@@ -1,12 +1,15 @@
 r"""Where a remote keeps entries of the registry, in every layout that optimum-neuron has had.
 
-neuronxcc-<version>/0_REGISTRY/<release>/<where>/<20 hex>.json
+    neuronxcc-<version>/0_REGISTRY/<release>/<where>/<20 hex>.json
 
-release = of optimum-neuron: "0.4.5"
-where   = <model type>/<model id>                             up to 0.0.18, 0.2.0 to 0.4.4; an alias from 0.4.5 on
-| training|inference/<model type>/<model id>          0.0.19 to 0.1.0
-| <architecture's digest, 64 hex>                     from 0.4.5 on: what its lookup lists
-model id = <org>/<name>, or <name> alone; of a model on some host's disk: local/<name>
+    release = of optimum-neuron: "0.4.5"
+    where   = <model type>/<model id>                         up to 0.0.18, 0.2.0 to 0.4.4; an alias from 0.4.5 on
+            | training|inference/<model type>/<model id>      0.0.19 to 0.1.0
+            | <architecture's digest, 64 hex>                 from 0.4.5 on: what its lookup lists
+            | <our own digest of the architecture, 64 hex>    all entries of ours, also those that it cannot list
+    model id = <org>/<name>, or <name> alone; of a model on some host's disk: local/<name>
+
+Whatever else lies in a registry is no entry.
 """
 
 import re

@@ -14,7 +14,7 @@ from neuron_store.store.registry.places import Place, entry_paths, files_by_dige
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from neuron_store.store.layout import Layout
     from neuron_store.store.registry.contexts import Context
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Count = Callable[[str, str, str], None]
 
 _CLOCK_TICK = 1.0  # seconds; what changes a folder within a tick of its file system's clock may not show in its mtime
-_FIRST_PAUSE, _LONGEST_PAUSE = 60.0, 900.0  # seconds until it is asked again what a model is
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 900.0  # seconds until a context that could not be published is tried again
 
 
 class NotPublishable(NeuronStoreError):  # noqa: N818 - an answer, not an error
@@ -71,19 +71,30 @@ class _Watched:
         self.not_before = 0.0
 
 
-class Registrar:
-    """Publishes the contexts of one store.
+class _Publication:
+    """What one context is to be published as.
 
     Attributes:
-        published: how many entries were added to, or made, since the registrar began.
+        state: of the context when its entries were made.
     """
+
+    __slots__ = ("context", "filed", "state", "watched")
+
+    def __init__(self, context: "Context", watched: _Watched, state: str, filed: "list[Filed]") -> None:
+        self.context = context
+        self.watched = watched
+        self.state = state
+        self.filed = filed
+
+
+class Registrar:
+    """Publishes the contexts of one store. A context that cannot be published keeps no other from it."""
 
     def __init__(self, layout: "Layout", make_entries: "MakeEntries", count: "Count") -> None:
         self._layout = layout
         self._make_entries = make_entries
         self._count = count
         self._watched: dict[str, _Watched] = {}
-        self.published = 0
 
     def changed(self, identity: str) -> "float | None":
         """Return when something was last noted (Unix seconds) that the remote `identity` lacks, None if nothing was."""
@@ -98,77 +109,93 @@ class Registrar:
         return sorted({watched.fault for watched in self._watched.values() if watched.fault})
 
     def ask_again(self) -> None:
-        """Forget that models could not be found out about: a person asks for it."""
+        """Forget that contexts could not be published: a person asks for it."""
         for watched in self._watched.values():
             watched.not_before = 0.0
 
-    def publish(self, remote: "Remote") -> "list[str]":
+    def publish(
+        self, remote: "Remote", go_on: "Callable[[], None] | None" = None, *, one_by_one: bool = False
+    ) -> "list[str]":
         """Give the remote all that it lacks, as one change; return the paths of the entries that were made or added to.
 
-        Raises RemoteRefused, RemoteUnavailable (RemoteConflict, if another host was faster: try again).
+        `go_on` is called before each context, and may raise. `one_by_one` makes a change of each context, so that what
+        is wrong with one of them is its own fault. Raises RemoteRefused, RemoteUnavailable (RemoteConflict, if another
+        host was faster: try again).
         """
-        filed: list[Filed] = []
-        done: list[tuple[Context, str]] = []
+        publications = list(self._prepare(remote, go_on or (lambda: None)))
+        if not one_by_one:
+            try:
+                return self._publish(remote, publications)
+            except (CorruptRemote, NotPublishable):
+                pass
+            except RemoteRefused:
+                if remote.counts_commits:  # of a folder, one file may be another user's
+                    raise
+        changed = []
+        for publication in publications:
+            if go_on is not None:
+                go_on()
+            try:
+                changed += self._publish(remote, [publication])
+            except (RemoteError, NotPublishable) as error:
+                self._note_fault(publication.context, publication.watched, error)
+        return changed
+
+    def _prepare(self, remote: "Remote", go_on: "Callable[[], None]") -> "Iterator[_Publication]":
         for context, watched in self._lacking(remote.identity):
             if not self._may_try(watched):
                 continue
-            state = context.state()
+            go_on()
+            watched.state = state = context.state()
             try:
-                filed += self._file(context, watched)
-            except NotPublishable as error:
-                self._count("upload_entry_dropped", context.id, f"{remote.url}: {error}")
-            except RemoteError:
-                continue
-            done.append((context, state))
-        changed = self._amend(remote, filed) if filed else []
-        for context, state in done:
-            context.note_published(remote.identity, state)
-        for path in {os.path.basename(path): path for path in changed}.values():
-            self._count("upload_entry_done", "", f"{remote.url}: {path}")
-            self.published += 1
-        return changed
+                filed = self._make_entries(context)
+                for one in filed:
+                    one.paths()
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one context, the others are published
+                self._note_fault(context, watched, error)
+            else:
+                yield _Publication(context, watched, state, filed)
 
-    def _file(self, context: "Context", watched: _Watched) -> "list[Filed]":
+    def _note_fault(self, context: "Context", watched: _Watched, error: Exception) -> None:
+        """Leave a context alone for a while; who looks for what keeps it finds the reason beside it."""
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(watched.failures, 30))
+        watched.failures += 1
+        watched.not_before = time.monotonic() + pause
+        watched.fault = str(error) or type(error).__name__
         try:
-            filed = self._make_entries(context)
-            for one in filed:
-                one.paths()
-        except ValueError as error:
-            raise NotPublishable(str(error)) from error
-        except RemoteError as error:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(watched.failures, 30))
-            watched.failures += 1
-            watched.not_before = time.monotonic() + pause
-            watched.fault = str(error)
-            context.write("fault", str(error).encode())
-            raise
-        watched.fault = ""
-        context.write("fault", None)
-        return filed
+            told = context.fault()
+            context.write("fault", watched.fault.encode("utf-8", "replace"))
+        except OSError:
+            told = watched.fault
+        if told != watched.fault and not isinstance(error, RemoteError):
+            self._count("upload_entry_dropped", context.id, watched.fault)
+
+    def _publish(self, remote: "Remote", publications: "list[_Publication]") -> "list[str]":
+        filed = [one for publication in publications for one in publication.filed]
+        changed = self._amend(remote, filed) if filed else []
+        names = {os.path.basename(path) for path in changed}
+        for name in sorted(names):
+            self._count("upload_entry_done", "", f"{remote.url}: {name}")
+        for publication in publications:
+            if publication.filed and not names.intersection(f"{one.entry.name}.json" for one in publication.filed):
+                self._count("upload_entry_present", publication.context.id, remote.url)
+            publication.context.note_published(remote.identity, publication.state)
+            publication.context.write("fault", None)
+            publication.watched.fault = ""
+            publication.watched.failures = 0
+        return changed
 
     def _amend(self, remote: "Remote", filed: "list[Filed]") -> "list[str]":
         entries: dict[str, Entry] = {}
         for one in filed:
             for path in one.paths():
                 entries[path] = one.entry.merged_with(entries[path]) if path in entries else one.entry
-
-        def merge(path: str, content: "bytes | None") -> "bytes | None":
-            entry = entries[path]
-            if content is not None:
-                try:
-                    entry = entry.merged_with(decode_entry(content, Place(path)))
-                except CorruptRemote:
-                    pass  # ours takes its place
-            encoded = entry.encode(inside=not files_by_digest(Place(path).release))
-            return encoded if len(encoded) <= LARGEST_ENTRY else None
-
         models = ", ".join(sorted({entry.model_id for entry in entries.values()}))
         count = len({entry.name for entry in entries.values()})
         message = f"Register {models}" if count == 1 else f"Register {count} entries of {models}"
-        try:
-            return remote.amend(list(entries), LARGEST_ENTRY, merge, message[:200])
-        except CorruptRemote as error:  # larger than an entry may be: nothing of ours, and nothing that we can add to
-            raise RemoteRefused(f"{error}; remove it") from error
+        return remote.amend(
+            list(entries), LARGEST_ENTRY, lambda path, content: _merge(entries[path], path, content), message[:200]
+        )
 
     # -- what is lacking -------------------------------------------------------------------------------------------
 
@@ -193,6 +220,28 @@ class Registrar:
         watched.state = context.state()
         settled = abs(time.time() - watched.changed) > _CLOCK_TICK
         watched.seen = times if settled else None
+
+
+def _merge(entry: "Entry", path: str, content: "bytes | None") -> bytes:
+    """Return the file of an entry with what the remote has of it. Raises NotPublishable if nobody could read that."""
+    place = Place(path)
+    if content is not None:
+        try:
+            theirs = decode_entry(content, place)
+        except CorruptRemote:
+            pass  # ours takes its place
+        else:
+            if theirs.is_later:
+                raise NotPublishable(f"{path} was written by a later neuron-store; update this one")
+            entry = entry.merged_with(theirs)
+    encoded = entry.encode(inside=not files_by_digest(place.release))
+    if len(encoded) > LARGEST_ENTRY:
+        raise NotPublishable(f"the entry of {entry.model_id} is full: it would be larger than {LARGEST_ENTRY} bytes")
+    try:
+        decode_entry(encoded, place)
+    except CorruptRemote as error:
+        raise NotPublishable(f"the entry of {entry.model_id} is full: {error}") from error
+    return encoded
 
 
 def _mtime(path: str) -> int:

@@ -201,26 +201,29 @@ class FolderRemote(Remote):
             try:
                 descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             except FileExistsError:
+                if time.monotonic() > end:
+                    raise RemoteConflict(f"{self.url}: another host amends {lock}, and does not end") from None
                 if self._is_stale(lock):
                     discard(lock)
-                elif time.monotonic() > end:
-                    raise RemoteConflict(f"{self.url}: another host amends {lock}, and does not end") from None
-                else:
-                    time.sleep(_LOCK_GLANCE * uniform(0.5, 1.5))  # noqa: S311 - jitter
+                time.sleep(_LOCK_GLANCE * uniform(0.5, 1.5))  # noqa: S311 - jitter
                 continue
             try:
-                write_all(descriptor, token)
-            finally:
-                os.close(descriptor)
+                try:
+                    write_all(descriptor, token)
+                finally:
+                    os.close(descriptor)
+            except BaseException:
+                discard(lock)
+                raise
             return
 
     def _is_stale(self, lock: str) -> bool:
-        """Tell whether a lock is older than anyone amends, by the clock of the file system itself."""
+        """Tell whether a lock is older than anyone amends, by the clock of the file system itself; or from its future."""
         probe = f"{lock}.{os.urandom(4).hex()}"
         try:
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
             try:
-                return os.stat(probe).st_mtime - os.stat(lock).st_mtime > _LOCK_AGE
+                return abs(os.stat(probe).st_mtime - os.stat(lock).st_mtime) > _LOCK_AGE
             finally:
                 discard(probe)
         except FileNotFoundError:

@@ -72,6 +72,7 @@ class HubRemote(Remote):
 
     def amend(self, paths: "Sequence[str]", limit: int, merge: "Merge", message: str) -> "list[str]":
         """See the base. One commit, whose parent is the one that was read."""
+        self._asked_at = time.time()
         writer = self._writing()
         head = writer.head()
         before = {path: self._reading().read(self._resolve_path(path, head), limit) for path in paths}

@@ -133,6 +133,11 @@ class PrivateNames:
         return self.redact(field)
 
 
+def is_secret_name(name: str) -> bool:
+    """Tell whether what bears this name is a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def _alternatives(
     names: "Iterable[str]", shortest: int, *, words: bool, more: str = "", flags: int = 0
 ) -> "re.Pattern[str] | None":
