@@ -94,8 +94,7 @@ def add(
 ) -> None:
     """Add a model to the remotes: run what compiles for it, push the results, and register the keys that it needs.
 
-    Without a COMMAND, that is a small export by optimum-neuron, or with --train-batch-size a training of a few steps
-    on random data. All requirements are checked before anything runs: that the remotes can be written to, too.
+    Without a COMMAND, that is a small export by optimum-neuron, or with --train-batch-size a small training.
     """
     options = ContextOptions(
         revision,

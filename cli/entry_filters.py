@@ -11,15 +11,21 @@ from neuron_store.store.registry.architecture import is_pipeline
 from neuron_store.store.registry.entries import Entry
 
 TASK = Annotated[str, typer.Option("--task", metavar="TASK", help="Only entries for this task: text-generation, say.")]
-BATCH_SIZE = Annotated[int | None, typer.Option("--batch-size", min=1, help="Only entries of this batch size.")]
+BATCH_SIZE = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", min=1, help="Only entries of this batch size.")
+]
 SEQUENCE_LENGTH = Annotated[
     int | None,
-    typer.Option("--sequence-length", min=1, help="Only entries of this sequence length."),
+    typer.Option("--sequence-length", metavar="N", min=1, help="Only entries of this sequence length."),
 ]
-NUM_CORES = Annotated[int | None, typer.Option("--num-cores", min=1, help="Only entries for so many cores.")]
+NUM_CORES = Annotated[
+    int | None, typer.Option("--num-cores", metavar="N", min=1, help="Only entries for so many cores.")
+]
 TENSOR_PARALLEL_SIZE = Annotated[
     int | None,
-    typer.Option("--tensor-parallel-size", "--tp", min=1, help="Only entries that share the model so."),
+    typer.Option(
+        "--tensor-parallel-size", "--tp", metavar="N", min=1, help="Only entries of models split over so many cores."
+    ),
 ]
 AUTO_CAST_TYPE = Annotated[
     str,

@@ -13,7 +13,7 @@ from types import FrameType
 
 from neuron_store.cli import presentation
 from neuron_store.cli.remotes import Opened, open_location
-from neuron_store.cli.uploading import contexts_for, queued_for, start_uploader
+from neuron_store.cli.uploading import contexts_for, drain, queued_for, start_uploader
 from neuron_store.shim.settings import Settings
 from neuron_store.store.events import read_events
 from neuron_store.store.layout import Layout
@@ -108,6 +108,10 @@ def _wait(layout: Layout, settings: Settings, remotes: list[Opened], timeout: fl
         errors = _last_errors(waiting)
         if now >= end or (errors and now - since >= _PATIENCE):
             return errors or f"not done in {presentation.duration(timeout)}"
+        if now - since >= _PATIENCE and is_taken(layout):
+            # It was started in another environment: with other remotes, or another token.
+            made = drain(layout, settings, waiting, end - now).summary
+            return made.refused or made.failed
         if now >= start_again and not is_taken(layout):
             start_uploader(layout)
             start_again = now + _STARTS_APART

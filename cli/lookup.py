@@ -61,7 +61,7 @@ def lookup(
     repo: Annotated[
         str,
         typer.Option(
-            "--repo", "--repo-id", "--repo_id", metavar="REMOTE", help="Only there: org/name, hf://… or file:///…"
+            "--repo", "--repo-id", metavar="REMOTE", help="Only there: org/name, hf://… or file:///…"
         ),
     ] = "",
     form: Annotated[Format, typer.Option("--format", help="seed: as optimum-neuron prints it.")] = Format.TABLE,

@@ -70,7 +70,8 @@ class ModelPull:
             key: Wanted(key, sources) for key, sources in holders.sources.items() if key not in holders.here
         }
         search.missing = [key for key in holders.asked if key not in holders.here and key not in holders.sources]
-        search.searched = entries.searched
+        giving = {sources[0][0] for sources in holders.sources.values()}
+        search.searched = [self._remotes[place].remote.url for place in sorted(giving)] or entries.searched
         search.faults = list(dict.fromkeys([*entries.faults, *holders.faults]))
 
     def _state(self, fetched: Fetched) -> EntryState:

@@ -29,6 +29,7 @@ from neuron_store.cli.context_options import (
 from neuron_store.cli.environment import path_entries
 from neuron_store.cli.presentation import duration, plural, remark
 from neuron_store.cli.registration import begin_context, note_finished
+from neuron_store.cli.remotes import configured_locations
 from neuron_store.cli.statistics import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.real_compiler import PROGRAM, search_path
@@ -82,6 +83,8 @@ def run(
     variables = context_variables(options, model)
     if variables:
         begin_context(local_store(), variables, read_only=settings().read_only)
+        if not any(location.writable for location in configured_locations(settings())):
+            remark("no remote may be written to: the model's keys stay here")
     begun = time.time()
     environ, run_id = shimmed_environment(with_context(os.environ, variables))
     code = run_command(command, environ)
