@@ -60,9 +60,7 @@ def lookup(
     ] = "",
     repo: Annotated[
         str,
-        typer.Option(
-            "--repo", "--repo-id", metavar="REMOTE", help="Only there: org/name, hf://… or file:///…"
-        ),
+        typer.Option("--repo", "--repo-id", metavar="REMOTE", help="Only there: org/name, hf://… or file:///…"),
     ] = "",
     form: Annotated[Format, typer.Option("--format", help="seed: as optimum-neuron prints it.")] = Format.TABLE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -26,6 +26,7 @@ LARGEST_CONFIG = 4 << 20  # bytes
 _LARGEST_ANSWER = 16 << 20  # bytes: with the defaults filled in
 _DEEPEST = 50  # levels; json itself gives up somewhere near the interpreter's recursion limit
 _LONGEST_WAIT = 60.0  # seconds, for all interpreters together
+_HANGING: set[str] = set()  # interpreters that did not end in that time: one model's wait is enough
 _TEXT_GENERATION = "text-generation"
 
 # The end of an architecture's name -> the task, as optimum names it. The first that fits is taken.
@@ -193,7 +194,7 @@ def ask_transformers(config: bytes | None, task: str | None) -> Installed:
                 # A copy: what was checked is what is read, and of the model's folder nothing else.
                 with open(os.path.join(folder, "config.json"), "wb") as file:
                     file.write(config)
-            for interpreter in _interpreters():
+            for interpreter in [path for path in _interpreters() if path not in _HANGING]:
                 answer = _ask(interpreter, folder, "" if config is None else folder, task or "", deadline)
                 if answer is not None:
                     return _believe(answer)
@@ -236,6 +237,7 @@ def _ask(interpreter: str, room: str, folder: str, task: str, deadline: float) -
             process.wait(max(0.0, deadline - time.monotonic()))
     finally:
         if process.poll() is None:
+            _HANGING.add(interpreter)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     try:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from cli_remotes import answer, compile_modules, connect, ns
@@ -575,35 +574,3 @@ def test_keys_without_end_are_not_asked_for(online, hub):
     entries = told(online)
     assert sorted(entry["complete"] is None for entry in entries) == [False, True]
     assert any("too many to look for" in entry["outlook"] for entry in entries)
-
-
-# -- what optimum-neuron has left in repos ---------------------------------------------------------------------------
-
-KEPT = Path(__file__).parent / "fixtures/registry"
-LEFT = [
-    ("0.0.18", "Llama-2-7b-chat-hf", "text-generation", 1),
-    ("0.1.0", "tiny-llama", "text-generation", 1),  # an entry of a training tells no task
-    ("0.1.0", "tiny-bert", "text-classification", 1),
-    ("0.1.0", "tiny-stable-diffusion", "text-to-image", 1),
-    ("0.2.0", "tiny-llama", "text-generation", 2),
-    ("0.4.4", "tiny-llama", "text-generation", 1),
-    ("0.4.4", "tiny-bert", "text-classification", 1),
-    ("0.4.4", "tiny-stable-diffusion", "text-to-image", 1),
-    ("0.4.5", "tiny-llama", "text-generation", 3),
-    ("0.4.5", "tiny-qwen2", "text-generation", 1),
-    ("0.4.5", "tiny-bert", "text-classification", 1),
-    ("0.4.5", "tiny-stable-diffusion", "text-to-image", 1),
-]
-
-
-@pytest.mark.parametrize(("release", "model", "task", "count"), LEFT)
-def test_entries_of_every_layout_are_looked_up(online, hub, release, model, task, count):
-    layout = KEPT / f"optimum-neuron-{release}"
-    put(hub, {str(path.relative_to(layout)): path.read_bytes() for path in layout.rglob("*.json")})
-    words = ("lookup", KEPT / "models" / model, "--compiler", "2", "--task", task)
-    entries = answer(online, *words)["entries"]
-    assert len(entries) == count
-    assert {entry["optimum_neuron"] for entry in entries} == {release}
-    assert {entry["model_id"].partition("/")[2] for entry in entries} <= {model, f"{model}-chat"}
-    assert not any(entry["ours"] for entry in entries)
-    assert "no guarantee" in ns(online, *words).stdout

@@ -890,6 +890,7 @@ def test_what_transformers_prints_is_not_heard(tmp_path, interpreters, capfd):
 def test_an_interpreter_that_does_not_end_is_ended(tmp_path, interpreters, monkeypatch):
     interpreters.make(behaviour="import time; time.sleep(1000)")
     monkeypatch.setattr(model_config, "_LONGEST_WAIT", 0.5)
+    monkeypatch.setattr(model_config, "_HANGING", set())
     assert resolve_model(str(write_model(tmp_path / "model"))).configs == [PLAIN]
     for line in interpreters.runs_file.read_text().splitlines() if interpreters.runs_file.exists() else []:
         with pytest.raises(ProcessLookupError):
@@ -937,3 +938,13 @@ def test_a_folder_of_the_hubs_own_cache_is_the_model_that_it_is_of(tmp_path):
     folder = write_model(tmp_path / f"hub/models--acme--tiny-llama/snapshots/{commit}")
     model = resolve_model(str(folder))
     assert (model.model_id, model.revision) == ("acme/tiny-llama", commit)
+
+
+def test_an_interpreter_that_hangs_is_waited_for_once(tmp_path, interpreters, monkeypatch):
+    interpreters.make(behaviour="import time; time.sleep(1000)")
+    monkeypatch.setattr(model_config, "_LONGEST_WAIT", 0.5)
+    monkeypatch.setattr(model_config, "_HANGING", set())
+    folder = write_model(tmp_path / "model")
+    for _ in range(3):
+        assert resolve_model(str(folder)).configs == [PLAIN]
+    assert len(model_config._HANGING) == 1
