@@ -168,9 +168,15 @@ class Host:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible():
-    """Let programs that tests start be interrupted: a test runner's worker ignores SIGINT, and that is inherited."""
+    """Let programs that tests start be ended: a test runner's worker ignores SIGINT, and a runner in the background more.
+
+    What is ignored is inherited.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
