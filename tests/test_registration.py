@@ -407,3 +407,16 @@ def test_an_entry_that_cannot_be_believed_is_replaced_by_ours(make_member, share
             (shared.folder / path).write_bytes(b"{not an entry")
     run(host, 2, 3, 3)
     assert {len(entry.keys) for entry in shared.entries().values()} == {3}
+
+
+def test_a_run_that_ended_early_is_no_promise_until_one_ends_well(make_member, shared):
+    host = make_member("host")
+    compile_it = f"{sys.executable} job.py 0 2 2"
+    done = host.cli("run", "-m", "tiny", *RUN, "--", "sh", "-c", f"{compile_it}; exit 9", check=False)
+    assert done.returncode == 9
+    assert not any(entry.is_finished for entry in shared.entries().values())
+    reserve = "2 of 2 keys: no compile will happen, unless the run that was recorded ended early\n"
+    assert reserve in host.cli("lookup", "tiny").stdout
+    assert "registered 1 model entry" in run(host, 0, 2, 2).stderr
+    assert all(entry.is_finished for entry in shared.entries().values())
+    assert "2 of 2 keys: no compile will happen\n" in host.cli("lookup", "tiny").stdout
