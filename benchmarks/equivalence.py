@@ -208,6 +208,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "optlevel": ("`--optlevel=1` for `-O1`", {"-O1|-O1": "--optlevel=1"}),
     "lnc": ("`--lnc=2` for `--logical-nc-config 2`", {"|--logical-nc-config 2": "--lnc=2"}),
     "overridden": ("an option that a later one overrides", {"-O1|-O1": "-O3 -O1"}),
+    "option_order": ("the same options in another order", {"-O1|-O1 --lnc=2": "--lnc=2 -O1"}),
     "other_optlevel": ("another optimisation level", {"-O1|-O1": "-O2"}, False),
     "unknown_option": ("an unknown option added", {"|": "--internal-new-option=1"}, False),
 }

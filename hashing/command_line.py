@@ -46,7 +46,7 @@ class CommandLine:
     """A plain `compile` invocation, read.
 
     Attributes:
-        options: the options that identify the result, normalised, in order.
+        options: the options that identify the result, normalised; by name where all are known, else in order.
         model: the path of the one input file, as written.
         output: where the NEFF goes, as written (or the compiler's default).
         logfile: the log file that the command names, else None.
@@ -103,6 +103,7 @@ class _Reader:
         self.output = DEFAULT_OUTPUT
         self.logfile: str | None = None
         self.target_given = False
+        self.all_known = True  # each option is, and takes no words whose number is not
         self.mentions: _Mentions | None = None
 
     def read(self) -> None:
@@ -136,6 +137,7 @@ class _Reader:
         """Take one option; return whether bare words after it may belong to it."""
         name, value = _split_option(word)
         kind, meaning = OPTIONS.get(name, (UNKNOWN, TEXT))
+        self.all_known &= kind in (FLAG, VALUE) or meaning == NEUTRAL
         if name not in OPTIONS:
             _refuse_abbreviation(name)
             self._take_files(name, word)
@@ -205,6 +207,10 @@ class _Reader:
         if not self.output:
             raise NotCacheable("special_output", "--output is empty")
         options = [option for index, option in enumerate(self.options) if index not in self.superseded]
+        if self.all_known and not self.possible and not self.files:
+            # Each caller has an order of its own. What one option says does not depend on where another stands; of the
+            # same option, which may add to itself, the order stays.
+            options.sort(key=_name_of)
         return CommandLine(options, model, self.output, self.logfile, self.files, target_given=self.target_given)
 
     def _refuse_other_commands(self) -> None:
@@ -325,6 +331,10 @@ def _list_current_directory() -> "set[str]":
         return {".", "..", *os.listdir(".")}
     except OSError as error:
         raise NotCacheable("file_option", str(error)) from error
+
+
+def _name_of(option: str) -> str:
+    return option.partition("=")[0]
 
 
 def _looks_like_option(word: str) -> bool:

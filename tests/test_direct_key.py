@@ -82,10 +82,32 @@ def test_spellings_of_one_option_are_one_key(host):
     assert host.counters() == {"miss_stored": 2, "hit_direct": 6}
 
 
-def test_order_of_options_is_kept(host):
+def test_known_options_in_another_order_are_one_key(host):
     model = host.model()
-    compile_with(host, ["--a", "--b"], model, 0)
-    compile_with(host, ["--b", "--a"], model, 1)
+    compile_with(host, ["-O1", "--lnc=2", "--tensorizer-options=--x"], model, 0)
+    compile_with(host, ["--tensorizer-options=--x", "--lnc=2", "-O1"], model, 1)
+    before = ["--target=trn1", "-O1", "--model-type", "transformer", "--tensorizer-options=--x"]
+    host.cc(*before, "compile", "--lnc", 2, "--framework", "XLA", model, "--output=o.neff")
+    assert host.counters() == {"miss_stored": 1, "hit_direct": 2}
+
+
+REORDERED = {
+    "unknown options": (["--a", "--b"], ["--b", "--a"]),
+    "known ones besides an unknown one": (["--a", "-O1"], ["-O1", "--a"]),
+    "options with several words": (["--tolerance", "1", "2", "-O1"], ["-O1", "--tolerance", "1", "2"]),
+    "an option that may add to itself": (
+        ["--tensorizer-options=--x", "--tensorizer-options=--y"],
+        ["--tensorizer-options=--y", "--tensorizer-options=--x"],
+    ),
+    "an option whose rightmost wins": (["-O1", "-O2"], ["-O2", "-O1"]),
+}
+
+
+@pytest.mark.parametrize("case", REORDERED)
+def test_any_other_order_of_options_is_kept(host, case):
+    model = host.model()
+    for number, options in enumerate(REORDERED[case]):
+        compile_with(host, options, model, number)
     assert host.counters() == {"miss_stored": 2}
 
 
