@@ -18,6 +18,7 @@ from neuron_store.hashing.not_cacheable import NotCacheable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 NKI_KERNEL_TARGET = b"AwsNeuronCustomNativeKernel"
@@ -82,8 +83,10 @@ class KernelConfigs:
         files: written path -> SideFile, all that were found.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, find: "Callable[[str], str] | None" = None) -> None:
+        """`find` returns where the file of a written path is, "" if it is not there: by default, as the compiler does."""
         self.files: dict[str, SideFile] = {}
+        self._find = find or find_side_file
 
     def rewrite(self, target: bytes, config: bytes) -> bytes:
         """Return what stands for `config` in the key: itself, unless it names files.
@@ -129,7 +132,7 @@ class KernelConfigs:
     def _neutral_text(self, text: str, used: list[str]) -> list[str]:
         if "\0" in text or not text:
             return ["text", text]
-        found = self.files[text].found if text in self.files else find_side_file(text)
+        found = self.files[text].found if text in self.files else self._find(text)
         if found:
             if text not in self.files:
                 try:

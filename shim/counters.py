@@ -18,6 +18,11 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "hit_direct": (HIT, "served from the local store by the direct key"),
     "hit_canonical": (HIT, "served from the local store by the canonical key"),
     "hit_remote": (HIT, "fetched from a remote, kept, and served"),
+    "hit_stock": (
+        HIT,
+        "fetched from a stock cache's entry in a remote, proven to be of this compile, kept, and served",
+    ),
+    "hit_stock_by_name": (HIT, "fetched from a stock cache's entry in a remote by its name alone, kept, and served"),
     "miss_stored": (MISS, "compiled and stored"),
     "miss_failed": (MISS, "the compiler failed; nothing stored"),
     "miss_killed": (MISS, "the compiler died of a signal; nothing stored"),
@@ -87,6 +92,9 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "remote_misconfigured": (INCIDENT, "a remote in the settings is written wrongly; see `neuron-store remote status`"),
     "remote_refused": (INCIDENT, "a remote does not let us read; left alone for a while"),
     "remote_skipped": (INCIDENT, "a remote was not asked, because it failed a short while ago"),
+    "stock_other": (INCIDENT, "a stock entry of this name is of another graph or other options; treated as a miss"),
+    "stock_unfinished": (INCIDENT, "a stock entry of this name is failed or unfinished; treated as a miss"),
+    "stock_unprovable": (INCIDENT, "not looked for in stock caches: it depends on what their entries do not tell"),
     "store_fault": (INCIDENT, "the store gave an error; see the log"),
     "waited": (INCIDENT, "waited for another process's compile of the same key"),
 }

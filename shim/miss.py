@@ -110,8 +110,8 @@ def _try_remotes_aside(shim: "Shim", canonical: Canonical) -> bool:
         return False
     with folder:
         aside = Layout(folder.name)
-        fetched = RemoteLook(shim, canonical).fetch(aside, memory_aside(shim.environ))
-        return fetched and _try_canonical(shim, canonical, "hit_remote", aside)
+        look = RemoteLook(shim, canonical)
+        return look.fetch(aside, memory_aside(shim.environ)) and _try_canonical(shim, canonical, look.outcome, aside)
 
 
 def _side_files(canonical: Canonical) -> "list[tuple[str, str, tuple[int, ...]]]":
@@ -175,7 +175,7 @@ class _Miss:
         shim = self.shim
         if shim.settings.recache or not self._look.fetch(shim.layout, shim.layout):
             return False
-        return _try_canonical(shim, self.canonical, "hit_remote")
+        return _try_canonical(shim, self.canonical, self._look.outcome)
 
     def _is_done(self) -> bool:
         layout = self.shim.layout

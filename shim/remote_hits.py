@@ -13,7 +13,7 @@ from neuron_store.store.results import save_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from neuron_store.hashing.keys import Component
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from neuron_store.store.remotes.records import Record
     from neuron_store.store.results import Result
 
+    # Brings the result from a remote into a store, if it is there.
+    Fetch = Callable[[Remote, Layout, RemoteOptions], bool]
+
 _MARGIN = 5.0  # seconds, for what a look takes besides waiting
+
+
+HIT_REMOTE = "hit_remote"
 
 
 class RemoteLook:
@@ -33,10 +39,12 @@ class RemoteLook:
 
     Attributes:
         corrupt: the identities of the remotes whose record or blob of this key is not what it must be.
+        outcome: the counter of a hit from what was found.
     """
 
     def __init__(self, shim: "Shim", canonical: "Canonical") -> None:
         self.corrupt: set[str] = set()
+        self.outcome = HIT_REMOTE
         self._shim = shim
         self._canonical = canonical
         self._key = canonical.key
@@ -45,6 +53,8 @@ class RemoteLook:
 
     def fetch(self, into: Layout, memory: Layout) -> bool:
         """Bring the result into the store `into`, if a remote has it; return whether it is there now.
+
+        What none of them has of ours may stand in one as an entry of a stock cache: they are looked for last.
 
         `memory` keeps what is known of the remotes. Never raises: without the remotes, the compiler runs.
         """
@@ -60,23 +70,58 @@ class RemoteLook:
             shim.log(fault)
         options = remote_options(shim.settings)
         options.connections = connections = Connections()
+        answered: list[Location] = []
         try:
-            return any(self._try(location, into, memory, options) for location in locations)
+            if any(self._try(location, into, memory, options, self._fetch, answered) for location in locations):
+                return True
+            return bool(answered) and self._fetch_stock(answered, into, memory, options)
         finally:
             connections.close()
 
-    def _try(self, location: "Location", into: Layout, memory: Layout, options: RemoteOptions) -> bool:
+    def _fetch_stock(self, locations: "list[Location]", into: Layout, memory: Layout, options: RemoteOptions) -> bool:
+        from neuron_store.shim.stock_hits import StockLook
+
+        try:
+            look = StockLook(self._shim, self._canonical)
+            if not look.worthwhile():
+                return False
+        except Exception:  # noqa: BLE001 - without the remotes, the compiler runs
+            self._shim.incidents.append("remote_fault")
+            self._shim.log_fault("a fault of neuron-store, in the look for stock entries")
+            return False
+        if not any(self._try(location, into, memory, options, look.fetch, []) for location in locations):
+            return False
+        self.outcome = look.outcome
+        return True
+
+    def _try(
+        self,
+        location: "Location",
+        into: Layout,
+        memory: Layout,
+        options: RemoteOptions,
+        fetch: "Fetch",
+        answered: "list[Location]",
+    ) -> bool:
         shim = self._shim
         try:
             if location.scheme == "hf" and hub_offline(shim.environ):
                 return False
-            return self._ask(location, into, memory, options)
+            return self._ask(location, into, memory, options, fetch, answered)
         except Exception:  # noqa: BLE001 - without the remotes, the compiler runs
             shim.incidents.append("remote_fault")
             shim.log_fault(f"a fault of neuron-store, with the remote {location.url}")
             return False
 
-    def _ask(self, location: "Location", into: Layout, memory: Layout, options: RemoteOptions) -> bool:
+    def _ask(
+        self,
+        location: "Location",
+        into: Layout,
+        memory: Layout,
+        options: RemoteOptions,
+        fetch: "Fetch",
+        answered: "list[Location]",
+    ) -> bool:
         shim = self._shim
         remote, state = open_remote(location, memory, shim.environ, options)
         patience = options.limits.connect + options.limits.first_byte + _MARGIN
@@ -88,10 +133,12 @@ class RemoteLook:
             shim.incidents.append("remote_skipped")
             return False
         try:
-            found = self._fetch(remote, into, options)
+            found = fetch(remote, into, options)
             state.note_success()
+            answered.append(location)
         except CorruptRemote as error:
             state.note_success()
+            answered.append(location)
             self.corrupt.add(remote.identity)
             self._note("remote_corrupt", location, error)
             return False

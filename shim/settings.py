@@ -52,6 +52,12 @@ SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
         (OFFICIAL_REMOTE,),
         "stores elsewhere, in order: hf://[datasets/]org/name[@revision] or file:///folder, |read-only after it; or none",
     ),
+    "stock": ("boolean", True, "false: entries of stock caches in the remotes are not looked for"),
+    "stock_by_name": (
+        "boolean",
+        False,
+        "true: entries of stock caches are believed by their name: not by graph, options, kernels and environment",
+    ),
     "upload": ("boolean", True, "false: results are queued, but only `neuron-store push` uploads them"),
     "upload_commits_per_hour": ("integer", 30, "commits that this host makes to one remote in an hour, at most"),
     "upload_inputs": ("boolean", False, "true: the inputs that are kept with a result are uploaded with it"),
@@ -111,6 +117,8 @@ class Settings:
     remote_max_bytes: int
     remote_min_rate: int
     remotes: tuple[str, ...]
+    stock: bool
+    stock_by_name: bool
     upload: bool
     upload_commits_per_hour: int
     upload_inputs: bool

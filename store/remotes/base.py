@@ -125,6 +125,14 @@ class Remote(ABC):
         """
 
     @abstractmethod
+    def take(self, path: str, limit: int, destination: int) -> "int | None":
+        """Write a file that no record describes to the open, empty file `destination`; return its size in bytes.
+
+        None if there is no such file. What the remote itself says of the content is checked. Raises CorruptRemote, also
+        beyond `limit` bytes; OSError if `destination` cannot be written.
+        """
+
+    @abstractmethod
     def look_up(self, paths: "Sequence[str]") -> "dict[str, RemoteFile]":
         """Return those of `paths` that are there, in as few requests as can be."""
 

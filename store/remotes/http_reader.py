@@ -9,6 +9,7 @@ import io
 import time
 
 from neuron_store.store.errors import CorruptRemote, RemoteRefused, RemoteUnavailable
+from neuron_store.store.remotes.content_digest import ContentDigest
 from neuron_store.store.remotes.http_connect import (
     authority,
     connect,
@@ -141,6 +142,35 @@ class HttpReader:
                 raise CorruptRemote(f"{path} is not {size} bytes")
             return
 
+    def take(self, path: str, limit: int, write: "Callable[[bytes], None]") -> "int | None":
+        """Hand the body of `path`, whose size nobody told, to `write`; return how many bytes, None if it is not there.
+
+        It must be what the Hub's own digest says, where it tells one. Raises RemoteUnavailable, RemoteRefused; CorruptRemote,
+        also beyond `limit` bytes.
+        """
+        received, tag = 0, ""
+        digest = ContentDigest()
+        for resumption in range(_RESUMPTIONS + 1):
+            answer = self._get(path, received)
+            if answer is None and not received:
+                return None
+            if answer is None or (received and answer.tag != tag):
+                raise CorruptRemote(f"{path} changed while it was read")
+            tag = answer.tag
+            before = received
+            try:
+                for piece in answer.pieces_within(limit - received, path):
+                    write(piece)
+                    digest.update(piece)
+                    received += len(piece)
+                break
+            except BrokenOff:
+                if resumption == _RESUMPTIONS or received == before:
+                    raise
+        if not digest.fits(tag):
+            raise CorruptRemote(f"{path} is not what the Hub's digest of it says")
+        return received
+
     def close(self) -> None:
         """Close all connections."""
         self._connections.close()
@@ -151,9 +181,14 @@ class HttpReader:
         """Return the answer to a GET from byte `begin` on, None for "not found"."""
         url = self._endpoint + path
         deadline = time.monotonic() + self._limits.connect + self._limits.first_byte
+        tag = ""
         for _ in range(_MOST_REDIRECTS + 1):
             answer = self._request(url, begin, deadline)
+            tag = tag or answer.header("X-Linked-ETag")
             if answer.status not in (301, 302, 303, 307, 308):
+                # What another origin calls it may be a digest of something else.
+                own = answer.header("ETag") if _origin_of(url) == self._origin else ""
+                answer.tag = (tag or own).removeprefix("W/").strip('"')
                 return self._judge(answer, path, begin, deadline)
             target = answer.header("Location")
             answer.finish(deadline)
@@ -314,7 +349,11 @@ class _Connection:
 
 
 class _Answer:
-    """The answer to a GET, its body still to be read."""
+    """The answer to a GET, its body still to be read.
+
+    Attributes:
+        tag: what the Hub calls the content, "" where it does not tell.
+    """
 
     def __init__(self, connection: _Connection, paced: "_PacedSocket", response: "HTTPResponse") -> None:
         self._connection = connection
@@ -322,6 +361,7 @@ class _Answer:
         self._response = response
         self.status = response.status
         self.length = response.length
+        self.tag = ""
 
     def header(self, name: str) -> str:
         """Return a header's value, "" if it is not there."""
@@ -366,6 +406,19 @@ class _Answer:
         # Only a body that was read to its announced end leaves a connection that can be used again.
         if self._response.will_close or received != self.length:
             self.abandon()
+
+    def pieces_within(self, most: int, path: str) -> "Iterator[bytes]":
+        """Yield the body like `pieces`. Raises CorruptRemote if it has more than `most` bytes."""
+        if self.length is not None and self.length > most:
+            self.abandon()
+            raise CorruptRemote(f"{path} is larger than what is taken of it: {self.length} bytes, not {most}")
+        received = 0
+        for piece in self.pieces(most + 1):
+            received += len(piece)
+            if received > most:
+                self.abandon()
+                raise CorruptRemote(f"{path} is larger than what is taken of it: {most} bytes")
+            yield piece
 
     def finish(self, end: float) -> None:
         """Read a body that is of no interest, if it is small and soon there, so that the connection can be kept."""

@@ -62,6 +62,11 @@ class HubRemote(Remote):
         self._asked_at = time.time()
         self._reading().download(self._resolve_path(path), size, lambda piece: write_all(destination, piece))
 
+    def take(self, path: str, limit: int, destination: int) -> "int | None":
+        """See the base."""
+        self._asked_at = time.time()
+        return self._reading().take(self._resolve_path(path), limit, lambda piece: write_all(destination, piece))
+
     def look_up(self, paths: "Sequence[str]") -> "dict[str, RemoteFile]":
         """See the base."""
         return self._writing().look_up(paths)
