@@ -4,7 +4,6 @@ import json
 
 import pytest
 from loopback_hub import FlipByte, Status, Truncate
-from remote_setup import TIMES
 from standin_libneuronxla import module_name
 from stock_setup import FLAGS, FOLDER, graph, renamed, stock, stock_files
 
@@ -20,7 +19,6 @@ def public(host, hub):
     hub.create_repo("aws-neuron/optimum-neuron-cache")
     host.use_remotes(hub=hub, token="")
     del host.env["NEURON_STORE_REMOTES"]
-    host.env |= TIMES
     return host
 
 
