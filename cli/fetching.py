@@ -94,7 +94,7 @@ class _StoppedError(Exception):
     """The user wants no more."""
 
 
-class _Watched:
+class Watched:
     """A remote whose downloads can be watched, and stop between two files."""
 
     def __init__(self, remote: Remote, fetcher: "Fetcher") -> None:
@@ -105,6 +105,15 @@ class _Watched:
         """See Remote."""
         with self._fetcher.watching(destination):
             self.remote.download(path, size, destination)
+
+    def take(self, path: str, limit: int, destination: int) -> "int | None":
+        """See Remote."""
+        with self._fetcher.watching(destination):
+            return self.remote.take(path, limit, destination)
+
+    def read_checked(self, path: str, limit: int) -> "bytes | None":
+        """See Remote."""
+        return self.remote.read_checked(path, limit)
 
 
 class _Watching:
@@ -188,7 +197,7 @@ class Fetcher:
     # -- in the threads --------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        remotes: dict[int, _Watched] = {}
+        remotes: dict[int, Watched] = {}
         try:
             while not self.stopped.is_set():
                 try:
@@ -205,7 +214,7 @@ class Fetcher:
             for watched in remotes.values():
                 watched.remote.close()
 
-    def _fetch(self, wanted: Wanted, remotes: dict[int, _Watched]) -> None:
+    def _fetch(self, wanted: Wanted, remotes: dict[int, Watched]) -> None:
         """Fetch one result from the first remote that can give it, and note what came of it."""
         corrupt, failed = [], []
         for place, version in wanted.sources:
@@ -215,7 +224,7 @@ class Fetcher:
                 continue
             if place not in remotes:
                 opened, _ = open_remote(link.location, self._layout, os.environ, self._options)
-                remotes[place] = _Watched(opened, self)
+                remotes[place] = Watched(opened, self)
             try:
                 received = self._fetch_patiently(remotes[place], version, wanted.key)
             except CorruptRemote as error:
@@ -232,10 +241,10 @@ class Fetcher:
         with self.lock:
             (self.made.corrupt if corrupt else self.made.failed)[wanted.key] = "; ".join(corrupt or failed)
 
-    def _fetch_patiently(self, watched: _Watched, version: str, key: str) -> int:
+    def _fetch_patiently(self, watched: Watched, version: str, key: str) -> int:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._fetch_once(watched, version, key)
+                return self.fetch_once(watched, version, key)
             except CorruptRemote:
                 if attempt >= _CORRUPT_ATTEMPTS:
                     raise
@@ -250,7 +259,8 @@ class Fetcher:
         if self.stopped.wait(min(max(pause, asked or 0.0), _LONGEST_PAUSE)):
             raise _StoppedError
 
-    def _fetch_once(self, watched: _Watched, version: str, key: str) -> int:
+    def fetch_once(self, watched: Watched, version: str, key: str) -> int:
+        """Fetch one result; return how many bytes came. Raises CorruptRemote, RemoteUnavailable, RemoteRefused, OSError."""
         record = fetch_record(watched.remote, version, key, self._options.largest)
         if record is None:
             raise CorruptRemote("its record is listed, but not there")

@@ -23,6 +23,7 @@ from neuron_store.cli import (
     results,
     runs,
     statistics,
+    stock_import,
     verify,
 )
 from neuron_store.shim.version import VERSION
@@ -55,6 +56,7 @@ for module in (
     push,
     pull,
     remote_status,
+    stock_import,
     bench,
 ):
     module.register(app)

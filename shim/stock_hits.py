@@ -80,7 +80,7 @@ class StockLook:
         Raises CorruptRemote, RemoteUnavailable, RemoteRefused; OSError if the store cannot be written.
         """
         folder = f"{version_folder(self._version)}/{self._module}"
-        written = remote.read(f"{folder}/{FLAGS}", LARGEST_FLAGS)
+        written = remote.read_checked(f"{folder}/{FLAGS}", LARGEST_FLAGS)
         if written is None:
             return False
         try:

@@ -30,22 +30,33 @@ def content_fault(output: "Output", descriptor: int) -> str:
 
     It is decompressed in pieces, at most to the size that `output` tells, in bounded memory.
     """
+    try:
+        sha256, xxh3 = measure_content(output, descriptor)
+    except ValueError as error:
+        return str(error)
+    if sha256 != output.sha256 or xxh3 != output.xxh3:
+        return f"the blob {output.sha256} is not what its name says"
+    return ""
+
+
+def measure_content(output: "Output", descriptor: int) -> "tuple[str, str]":
+    """Return SHA-256 and XXH3-128 of an open blob's content. Raises ValueError if it has not the size of `output`."""
     zstd = load_extension("zstandard.backend_c")
     sha256, xxh3, size = hashlib.sha256(), xxh3_128(), 0
     try:
         if output.encoding == "zst" and zstd.frame_content_size(os.pread(descriptor, 64, 0)) != output.size:
-            return f"the blob {output.sha256} announces another size than its record"
+            raise ValueError(f"the blob {output.sha256} announces another size than its record")
         for piece in _content(output, descriptor):
             size += len(piece)
             if size > output.size:
                 break
             sha256.update(piece)
             xxh3.update(piece)
-    except (zstd.ZstdError, MemoryError, ValueError) as error:
-        return f"the blob {output.sha256} cannot be decompressed: {error}"
-    if size != output.size or sha256.hexdigest() != output.sha256 or xxh3.hexdigest() != output.xxh3:
-        return f"the blob {output.sha256} is not what its name says"
-    return ""
+    except (zstd.ZstdError, MemoryError) as error:
+        raise ValueError(f"the blob {output.sha256} cannot be decompressed: {error}") from error
+    if size != output.size:
+        raise ValueError(f"the blob {output.sha256} is not what its name says")
+    return sha256.hexdigest(), xxh3.hexdigest()
 
 
 def _content(output: "Output", descriptor: int) -> "Iterator[bytes]":

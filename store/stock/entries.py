@@ -72,7 +72,7 @@ class StockEntry:
     @property
     def state(self) -> str:
         """What state it is in, as far as its files' names and sizes tell."""
-        return state_of(self.module, self.sizes)
+        return state_of(self.module, self.sizes) if self.version else OLD_LAYOUT
 
     @property
     def locks(self) -> "list[str]":

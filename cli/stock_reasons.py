@@ -1,0 +1,51 @@
+"""Why an entry of a stock cache is left out, in words: one table for `import`, `export` and whoever counts them."""
+
+from rich.table import Table
+
+from neuron_store.cli import presentation
+from neuron_store.cli.stock_intake import CHANGED, UNREADABLE
+from neuron_store.shim.counters import COUNTERS
+from neuron_store.store.stock.entries import FAILED, OLD_LAYOUT, PENDING, TRACED, UNFINISHED
+
+REASONS = {
+    FAILED: "the compiler failed (model.log); the stock cache would repeat the failure",
+    PENDING: "a graph that was collected, or is being compiled: see `neuron-store precompile`",
+    UNFINISHED: "a part is missing or empty: its compile, or its copy, was killed",
+    TRACED: "a traced model: an export, and no module",
+    OLD_LAYOUT: "of the layout before 2023, which does not tell the options",
+    UNREADABLE: "its options cannot be read",
+    CHANGED: "it changed while it was read; import again",
+    "no_target": "its options have no --target; say what it was compiled for: --target",
+    "nki_kernel": "its graph calls an NKI kernel by a path, whose content when it was compiled nobody knows",
+    "side_file": "its graph names a file, whose content when it was compiled nobody knows",
+    "file_option": "an option names a file, whose content when it was compiled nobody knows",
+    "no_module": "its caller gave it no module's name, by which a stock cache would find it",
+    "no_flags": "the options as they were written are not known: it was made elsewhere",
+    "flags_differ": "its options do not give the hash that its module's name ends with",
+    "no_graph": "its graph was not kept (see the setting keep_inputs_bytes)",
+    "no_version": "its compiler tells no version, after which a folder could be named",
+    "corrupt": "it is damaged in the store; see `neuron-store verify`",
+    "present": "there already",
+    "several_inputs": "its options hold more than options",
+}
+
+
+def meaning(reason: str) -> str:
+    """Return what a reason means."""
+    if reason in REASONS:
+        return REASONS[reason]
+    counter = COUNTERS.get("pass_" + reason)
+    return counter[1] if counter else reason
+
+
+def print_reasons(counts: "dict[str, int]", title: str = "left out") -> None:
+    """Print a table of reasons with how often each came up; nothing if there are none."""
+    if not counts:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, no_wrap=True)
+    table.add_column("modules", justify="right", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        table.add_row(reason, presentation.number(count), meaning(reason))
+    presentation.print_table(table)
