@@ -23,6 +23,7 @@ from neuron_store.cli import (
     results,
     runs,
     statistics,
+    stock_export,
     stock_import,
     verify,
 )
@@ -57,6 +58,7 @@ for module in (
     pull,
     remote_status,
     stock_import,
+    stock_export,
     bench,
 ):
     module.register(app)
