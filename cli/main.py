@@ -24,6 +24,7 @@ from neuron_store.cli import (
     runs,
     statistics,
     stock_export,
+    stock_folder,
     stock_import,
     verify,
 )
@@ -59,6 +60,7 @@ for module in (
     remote_status,
     stock_import,
     stock_export,
+    stock_folder,
     bench,
 ):
     module.register(app)

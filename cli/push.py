@@ -11,6 +11,7 @@ from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store, settings
 from neuron_store.cli.pull import Pulled, pull_all
 from neuron_store.cli.remotes import Opened, configured_locations, named_location, open_location, require_online
+from neuron_store.cli.stock_synchronize import synchronize_folder
 from neuron_store.cli.uploading import Drained, contexts_for, drain, make_uploader, queued_for, writable_remotes
 from neuron_store.shim.log import write_log
 from neuron_store.shim.settings import Settings
@@ -68,12 +69,30 @@ def synchronize(
     also_pull: Annotated[
         bool, typer.Option("--pull", help="Also fetch every result that the local store lacks.")
     ] = False,
+    cache_dir: Annotated[
+        str,
+        typer.Option(
+            "--cache-dir",
+            "--cache_dir",
+            metavar="DIR",
+            help="In place of the store, a stock cache's folder: to a repo of its layout.",
+        ),
+    ] = "",
+    compiler: Annotated[
+        str, typer.Option("--compiler", "-c", metavar="VERSION", help="Of DIR, only compilers whose version starts so.")
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Of DIR, also where the repo has other bytes.")] = False,
     timeout: Timeout = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Upload every result of the local store that a writable remote lacks."""
     chosen = settings()
     layout = readable_store()
+    if cache_dir:
+        _synchronize_stock(layout, chosen, repo, cache_dir, compiler, replace=replace, as_json=as_json)
+        return
+    if compiler or replace:
+        raise ConfigurationError("--compiler and --replace go with --cache-dir")
     remotes = _remotes(layout, chosen, repo, also_pull=also_pull)
     said: dict[str, Any] = {}
     writable = [opened for opened in remotes if opened.location.writable]
@@ -91,6 +110,14 @@ def synchronize(
     elif pulled is not None:
         pulled.say()
     _require_all(drained, pulled, faults)
+
+
+def _synchronize_stock(
+    layout: Layout, chosen: Settings, repo: str, cache_dir: str, compiler: str, *, replace: bool, as_json: bool
+) -> None:
+    """Upload a stock cache's folder to the remote that is named, or else to the first that may be written to."""
+    opened = _remotes(layout, chosen, repo, also_pull=False)[0]
+    synchronize_folder(cache_dir, opened, chosen, compiler=compiler, replace=replace, as_json=as_json)
 
 
 def _require_all(drained: "Drained | None", pulled: "Pulled | None", faults: list[str]) -> None:

@@ -1,0 +1,180 @@
+"""A stock cache's folder: what is in it, and what may go of it."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_remotes import answer, ns
+from conftest import VERSION
+from stock_setup import FLAGS, FOLDER, graph, module_name, stock, write_entry
+
+from neuron_store.store.stock import cleanup as removal
+from neuron_store.store.stock.entries import FAILED, read_entry
+
+LOCK = "model.hlo_module.pb.lock"
+# No process of another test may seem to work on a module of this one's.
+OURS = os.getpid() * 10
+LOCKED = f"MODULE_{OURS}4+d7517139"
+
+
+def age(path, seconds=7200):
+    """Make all files below a folder that old."""
+    for each in [path, *path.rglob("*")]:
+        os.utime(each, (time.time() - seconds,) * 2)
+    return path
+
+
+@pytest.fixture
+def cache(host, tmp_path):
+    """A cache with an entry of each kind, all of them old."""
+    cache = tmp_path / "cache"
+    stock(host, cache, host.model("a.pb", graph(OURS + 1)), shim=False)
+    stock(host, cache, host.model("b.pb", graph(OURS + 2)), shim=False, code=70, STANDIN_EXIT=70)
+    stock(host, cache, host.model("c.pb", graph(OURS + 3)), collect=True, shim=False)
+    version = cache / FOLDER
+    (write_entry(version / LOCKED, graph(4), FLAGS) / LOCK).touch()
+    write_entry(version / "MODULE_5+d7517139", graph(5), FLAGS, neff=b"")
+    (version / "MODULE_0123456789abcdef0123/unet").mkdir(parents=True)
+    (version / "MODULE_0123456789abcdef0123/unet/model.neuron").write_bytes(b"traced")
+    write_entry(cache / "neuronxcc-2.13.0.0+aa/MODULE_6+d7517139", graph(6), FLAGS, neff=b"old")
+    return age(cache)
+
+
+def modules(cache):
+    return {path.name for path in cache.glob("neuronxcc-*/*")}
+
+
+def test_status_counts_by_compiler_and_state(host, cache):
+    told = answer(host, "stock", "status", cache)
+    mine = told["versions"][VERSION]
+    assert {state: count for state, count in mine.items() if count and state != "bytes"} == {
+        "finished": 1, "failed": 1, "pending": 2, "unfinished": 1, "traced": 1,
+    }  # fmt: skip
+    assert told["versions"]["2.13.0.0+aa"]["finished"] == 1
+    (lock,) = told["locks"]
+    assert (lock["held"], lock["holder"]) == (False, "")
+    shown = ns(host, "stock", "status", cache).stdout
+    assert "1 lock has a dead owner" in shown
+    assert VERSION in shown
+
+
+def test_the_stock_variable_names_the_folder(host, cache):
+    told = answer(host, "stock", "status", NEURON_COMPILE_CACHE_URL=cache)
+    assert told["folder"] == str(cache)
+    said = ns(host, "stock", "status", code=2, NEURON_COMPILE_CACHE_URL="s3://bucket/cache").stderr
+    assert "aws s3 sync" in said
+    assert "no folder" in ns(host, "stock", "status", "absent", code=1).stderr
+
+
+def test_cleanup_removes_failures_and_stale_locks_and_nothing_else(host, cache):
+    before = modules(cache)
+    dry = answer(host, "stock", "cleanup", cache, "--dry-run")
+    assert (dry["removed"], dry["locks"]) == ({"failed": 1}, 1)
+    assert modules(cache) == before
+    told = answer(host, "stock", "cleanup", cache)
+    assert (told["removed"], told["locks"], told["in_use"]) == ({"failed": 1}, 1, 0)
+    assert before - modules(cache) == {module_name(graph(OURS + 2), list(FLAGS))}
+    assert list(cache.rglob("*.lock")) == []
+    assert stock(host, cache, host.work / "b.pb", shim=False)[0] == "compiled"  # no failure is repeated
+
+
+def test_old_versions_go_only_when_asked_for(host, cache):
+    assert "--yes" in ns(host, "stock", "cleanup", cache, "--old-versions", code=2).stderr
+    told = answer(host, "stock", "cleanup", cache, "--old-versions", "--yes")
+    assert told["removed"] == {"finished": 1}
+    assert "MODULE_6+d7517139" not in modules(cache)
+    assert (cache / FOLDER / "MODULE_0123456789abcdef0123/unet/model.neuron").exists()
+    host.compiler.unlink()
+    assert "no compiler" in ns(host, "stock", "cleanup", cache, "--old-versions", "--yes", code=2).stderr
+
+
+HELD = "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); {lock}; print('held', flush=True); time.sleep(60)"
+HOLDERS = {
+    "flock": "fcntl.flock(f, fcntl.LOCK_EX)",
+    "fcntl": "fcntl.lockf(f, fcntl.LOCK_EX)",
+    "open": "pass",
+}
+
+
+@pytest.mark.parametrize("how", HOLDERS)
+def test_a_lock_that_a_process_holds_stays(host, cache, how):
+    lock = cache / FOLDER / LOCKED / LOCK
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HELD.format(lock=HOLDERS[how]), lock], stdout=subprocess.PIPE, cwd=host.work
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        assert answer(host, "stock", "cleanup", cache)["locks"] == 0
+        assert lock.exists()
+        shown = ns(host, "stock", "status", cache).stdout
+        assert str(lock) in shown
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert answer(host, "stock", "cleanup", cache)["locks"] == 1
+
+
+def test_a_lock_that_names_a_living_process_stays(host, cache):
+    lock = cache / FOLDER / LOCKED / LOCK
+    lock.write_text(str(os.getpid()))
+    age(lock.parent)
+    assert answer(host, "stock", "cleanup", cache)["locks"] == 0
+
+
+def test_the_entry_of_a_running_compile_stays_failed_or_not(host, cache):
+    failed = cache / FOLDER / module_name(graph(OURS + 2), list(FLAGS))
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"/tmp/model.{failed.name}.pb"])
+    try:
+        told = answer(host, "stock", "cleanup", cache)
+        assert (told["removed"], told["in_use"]) == ({}, 1)
+        assert failed.exists()
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+    assert answer(host, "stock", "cleanup", cache)["removed"] == {"failed": 1}
+
+
+def test_what_changed_a_moment_ago_stays(host, cache):
+    failed = cache / FOLDER / module_name(graph(OURS + 2), list(FLAGS))
+    (failed / "model.log").touch()
+    assert answer(host, "stock", "cleanup", cache)["removed"] == {}
+    assert answer(host, "stock", "cleanup", cache, "--min-age", 0)["removed"] == {"failed": 1}
+
+
+def test_an_entry_that_is_finished_while_it_is_moved_aside_comes_back(cache, monkeypatch):
+    failed = read_entry(str(cache / FOLDER / module_name(graph(OURS + 2), list(FLAGS))), VERSION)
+    rename = os.rename
+
+    def finish_first(source, destination):
+        rename(source, destination)
+        if "removed" in destination:
+            (cache / destination / "model.log").unlink()
+
+    monkeypatch.setattr(removal.os, "rename", finish_first)
+    assert not removal.remove_entry(failed, (FAILED,), 60)
+    assert os.path.isdir(failed.folder)
+
+
+def test_what_a_killed_cleanup_left_is_removed_by_the_next(host, cache):
+    (cache / FOLDER / ".neuron-store-removed-MODULE_9+d7517139-00").mkdir()
+    ns(host, "stock", "cleanup", cache)
+    assert not [name for name in modules(cache) if name.startswith(".")]
+
+
+def test_links_lead_nowhere(host, cache, tmp_path):
+    outside = write_entry(tmp_path / "outside/neuronxcc-1.0/MODULE_7+d7517139", graph(), FLAGS)
+    (outside / "model.log").write_text("failed")
+    age(outside)
+    (cache / "neuronxcc-1.0").symlink_to(outside.parent)
+    ns(host, "stock", "cleanup", cache)
+    assert outside.exists()
+
+
+def test_locks_are_told_apart_from_files_of_other_names(host, cache):
+    with open(cache / FOLDER / LOCKED / LOCK, "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        told = answer(host, "stock", "status", cache)
+    assert [lock["holder"] for lock in told["locks"]] == ["a process has it locked"]
