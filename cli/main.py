@@ -16,6 +16,7 @@ from neuron_store.cli import (
     hub_repos,
     keys,
     lookup,
+    precompile,
     presentation,
     pull,
     push,
@@ -61,6 +62,7 @@ for module in (
     stock_import,
     stock_export,
     stock_folder,
+    precompile,
     bench,
 ):
     module.register(app)

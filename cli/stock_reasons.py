@@ -26,6 +26,8 @@ REASONS = {
     "no_version": "its compiler tells no version, after which a folder could be named",
     "environment": "its key has variables, of which an entry does not tell; --unprovable takes it all the same",
     "by_name": "it came from a stock cache by its name alone, and proves nothing",
+    "other_version": "of another compiler than the one installed here",
+    "running": "someone compiles it now",
     "locked": "its entry there is being made, or was when its maker was killed: see `neuron-store stock cleanup`",
     "different": "the remote has other bytes of it; --replace sends ours",
     "corrupt": "it is damaged in the store; see `neuron-store verify`",

@@ -41,6 +41,11 @@ SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
     "lock_timeout": ("number", 10800.0, "seconds to wait for another process that compiles the same key"),
     "log_file": ("path", None, "where the shim writes what went wrong"),
     "max_log_bytes": ("integer", 1 << 30, "bytes of stdout and stderr beyond which a result is not stored"),
+    "precompile_memory_gb": (
+        "number",
+        10.0,
+        "memory that one compile may need, in GB: `precompile` runs no more than fit",
+    ),
     "read_only": ("boolean", False, "true: serve hits, store nothing"),
     "recache": ("boolean", False, "true: compile even if there is a hit, and store the new result"),
     "remote_connect_timeout": ("number", 3.0, "seconds to reach a remote; then it is left alone for a minute or more"),
@@ -75,6 +80,7 @@ _LIMITS = {
     "keep_inputs_bytes": _ANY,
     "lock_timeout": _ANY,
     "max_log_bytes": _ANY,
+    "precompile_memory_gb": _ANY,
     "remote_connect_timeout": _POSITIVE,
     "remote_first_byte_timeout": _POSITIVE,
     "remote_max_bytes": _ANY,
@@ -110,6 +116,7 @@ class Settings:
     lock_timeout: float
     log_file: str
     max_log_bytes: int
+    precompile_memory_gb: float
     read_only: bool
     recache: bool
     remote_connect_timeout: float

@@ -58,6 +58,10 @@ class MismatchFound(NeuronStoreError):  # noqa: N818 - its name says what happen
     exit_code = 3
 
 
+class PrecompileFailed(NeuronStoreError):  # noqa: N818 - its name says what happened
+    """Some modules that were to be compiled could not be."""
+
+
 class RemoteError(NeuronStoreError):
     """A remote store did not do what was asked of it."""
 
