@@ -18,7 +18,7 @@ from neuron_store.store.errors import RemoteConflict, RemoteRefused, RemoteUnava
 from neuron_store.store.remotes.base import Addition, RemoteFile
 from neuron_store.store.stock.names import DONE
 
-_MOST_FILES = 100  # in a commit, but for an entry that has more
+_MOST_FILES = 400  # in a commit, but for an entry that has more: a hundred modules, and commits are scarce
 _MOST_BYTES = 1 << 30  # in a commit, but for an entry that is larger
 _LOOK_AT_ONCE = 1000  # entries
 _ATTEMPTS = 8  # at one commit

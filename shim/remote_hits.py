@@ -83,16 +83,15 @@ class RemoteLook:
 
         try:
             look = StockLook(self._shim, self._canonical)
-            if not look.worthwhile():
-                return False
+            if look.worthwhile() and any(
+                self._try(location, into, memory, options, look.fetch, []) for location in locations
+            ):
+                self.outcome = look.outcome
+                return True
         except Exception:  # noqa: BLE001 - without the remotes, the compiler runs
             self._shim.incidents.append("remote_fault")
             self._shim.log_fault("a fault of neuron-store, in the look for stock entries")
-            return False
-        if not any(self._try(location, into, memory, options, look.fetch, []) for location in locations):
-            return False
-        self.outcome = look.outcome
-        return True
+        return False
 
     def _try(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import other_users_can_run
 from remote_setup import SAME, TIMES, compile_on, publish
+from stock_setup import FLAGS, FOLDER, graph, module_name, stock_files
 
 import neuron_store.hashing
 import neuron_store.shim
@@ -27,10 +28,12 @@ NOT_OF_THE_SHIM = {
 # What only runs where there is a remote.
 REMOTE_MODULES = [
     *(f"store/remotes/{name}.py" for name in
-      ("base", "child", "fetch", "folder", "http_connect", "http_reader", "hub", "location", "opening", "private_names", "records",
+      ("base", "child", "content_digest", "fetch", "folder", "http_connect", "http_reader", "hub", "location", "opening", "private_names", "records",
        "state", "stored_bytes")),
     "shim/background.py", "shim/remote_hits.py", "shim/upload_queue.py", "store/queue.py", "store/upload_lock.py",
 ]  # fmt: skip
+# What only runs where a file name carries a module.
+STOCK_MODULES = ["shim/stock_hits.py", "shim/stock_key.py", "store/stock/flags.py", "store/stock/names.py"]
 # What only runs where the environment names a model, and only the shim's part of it.
 CONTEXT_MODULES = ["shim/model_context.py", "store/registry/contexts.py"]
 MODULES = sorted(
@@ -254,7 +257,8 @@ def insert_fault(text, line):
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "line"), list(functions(sorted(set(MODULES) - {*REMOTE_MODULES, *CONTEXT_MODULES})))
+    ("module", "name", "line"),
+    list(functions(sorted(set(MODULES) - {*REMOTE_MODULES, *STOCK_MODULES, *CONTEXT_MODULES}))),
 )
 def test_a_fault_in_any_function_neither_stops_nor_repeats_the_compile(host, damaged, module, name, line):
     model = host.model()
@@ -293,6 +297,19 @@ def test_a_fault_in_any_function_of_remotes_is_a_miss_at_worst(served, damaged, 
     counted = host.counters()
     ways = ("error_internal", "miss_stored", "miss_store_failed")
     assert len(host.runs) == sum(counted.get(way, 0) for way in ways)
+
+
+@pytest.mark.parametrize(("module", "name", "line"), list(functions(STOCK_MODULES)))
+def test_a_fault_in_any_function_of_stock_caches_is_a_miss_at_worst(host, hub, damaged, module, name, line):
+    hub.put_files("alice/cache", stock_files(FOLDER, graph(), neff=b"a NEFF of the stock cache"))
+    host.use_remotes("hf://alice/cache|read-only", hub=hub)
+    damaged(module, lambda text: insert_fault(text, line))
+    model = host.model(f"model.{module_name(graph(), list(FLAGS))}.hlo_module.pb", graph())
+    host.cc("compile", "--framework=XLA", model, "--output=o.neff", *FLAGS)
+    served = (host.work / "o.neff").read_bytes() == b"a NEFF of the stock cache"
+    assert len(host.runs) == (0 if served else 1)
+    counted = host.counters()
+    assert counted == {"hit_stock": 1} if served else counted.get("miss_stored") == 1
 
 
 @pytest.mark.parametrize(("module", "name", "line"), list(functions(CONTEXT_MODULES)))

@@ -109,16 +109,21 @@ def test_other_bytes_are_told_and_left_unless_asked(connected, hub, cache):
     assert hub.files(REPO)[path] == b"another one"
 
 
+def many(cache, count):
+    """So many entries that are as good as any to whoever only sends them."""
+    for number in range(count):
+        write_entry(cache / f"{FOLDER}/MODULE_{number}+d7517139", b"graph %d" % number, FLAGS, neff=b"N%d" % number)
+
+
 def test_bounded_commits(connected, hub, tmp_path):
-    for number in range(60):
-        write_entry(tmp_path / f"c/{FOLDER}/MODULE_{number}+d7517139", graph(number), FLAGS, neff=b"N%d" % number)
+    many(tmp_path / "c", 250)
     told = answer(connected, "synchronize", "--cache_dir", tmp_path / "c")
-    assert (told["uploaded"], told["commits"]) == (60, 3)
+    assert (told["uploaded"], told["commits"]) == (250, 3)
     for commit in hub.commits(REPO):
         entries = {path.rpartition("/")[0] for path in commit.added}
         for entry in entries:
             assert f"{entry}/model.done" in commit.added
-        assert len(commit.added) <= 100
+        assert len(commit.added) <= 400
 
 
 FAULTS = [Status(409), Status(412), Status(429), Status(500), Status(500, when="after"), Drop(), Drop(when="after")]
@@ -140,8 +145,7 @@ def test_a_hub_that_stays_down_is_said(connected, hub, cache):
 
 
 def test_a_kill_loses_nothing_that_was_committed(connected, hub, tmp_path):
-    for number in range(100):
-        write_entry(tmp_path / f"c/{FOLDER}/MODULE_{number}+d7517139", graph(number), FLAGS, neff=b"N%d" % number)
+    many(tmp_path / "c", 300)
     hub.latency = 0.01
     command = [sys.executable, "-m", "neuron_store.cli", "synchronize", "--cache_dir", str(tmp_path / "c")]
     process = subprocess.Popen(command, env=connected.env, cwd=connected.work)
@@ -155,7 +159,7 @@ def test_a_kill_loses_nothing_that_was_committed(connected, hub, tmp_path):
     ns(connected, "synchronize", "--cache_dir", tmp_path / "c")
     added = [path for commit in hub.commits(REPO) for path in commit.added]
     assert len(added) == len(set(added))
-    assert sum(path.endswith("model.done") for path in added) == 100
+    assert sum(path.endswith("model.done") for path in added) == 300
     objects = len({path for path in added if path.endswith((".neff", ".pb"))})
     assert hub.count("lfs-put") <= objects + 16  # what was on its way when it was killed
     assert sent > 0
