@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from optimum_cache import write_cache
+from stock_setup import FLAGS, graph, module_name, stock
 
 PYTHON = os.environ.get("NEURON_STORE_INTEROP_PYTHON")
 HERE = Path(__file__).parent
@@ -222,3 +224,29 @@ def test_both_write_to_one_registry_and_both_read_all_of_it(written, neuron_stor
     found = json.loads(neuron_store.cli("lookup", "acme/tiny-llama", "--json").stdout)
     assert len(found["entries"]) == len(LLAMA) + 1
     assert len([entry for entry in found["entries"] if entry["ours"]]) == 1
+
+
+# -- stock caches --------------------------------------------------------------------------------------------------
+
+
+def test_what_optimum_neuron_uploads_of_a_stock_folder_is_the_fixture(optimum, hub, tmp_path):
+    optimum.env["HF_HUB_DISABLE_XET"] = "1"
+    optimum.run(PYTHON, SCRIPTS / "synchronize.py", write_cache(tmp_path / "cache"), "alice/cache")
+    uploaded = {path: data for path, data in hub.files("alice/cache").items() if path.startswith("neuronxcc-")}
+    assert uploaded == files_below(HERE / "fixtures/stock/optimum-neuron-0.4.5")
+
+
+def test_optimum_neurons_own_cache_serves_what_was_exported(optimum, neuron_store, tmp_path):
+    _, neff = stock(neuron_store, tmp_path / "stock", neuron_store.model("g.pb", graph()))
+    neuron_store.cli("export", "hf://alice/cache")
+    name = f"neuronxcc-{COMPILER}/{module_name(graph(), list(FLAGS))}"
+    optimum.run(PYTHON, SCRIPTS / "fetch_module.py", "alice/cache", name, tmp_path / "fetched.neff")
+    assert (tmp_path / "fetched.neff").read_bytes() == neff
+
+
+def test_both_make_the_same_repo_of_a_folder_but_for_what_hurts(optimum, neuron_store, hub, tmp_path):
+    neuron_store.cli("synchronize", "--cache_dir", write_cache(tmp_path / "cache"))
+    ours = {path: data for path, data in hub.files("alice/cache").items() if path.startswith("neuronxcc-")}
+    theirs = files_below(HERE / "fixtures/stock/optimum-neuron-0.4.5")
+    hurting = {path.rpartition("/")[0] for path in theirs if path.endswith((".log", ".lock"))}
+    assert ours == {path: data for path, data in theirs.items() if path.rpartition("/")[0] not in hurting}

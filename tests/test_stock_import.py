@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 import zstandard
 from cli_remotes import answer, ns
 from conftest import VERSION
+from optimum_cache import COMPILER, NEFFS
 from stock_setup import FLAGS, FOLDER, graph, module_name, renamed, stock, stock_files, write_entry
 
 from neuron_store.store.results import all_keys, load_result
@@ -226,6 +228,7 @@ def test_an_empty_folder_is_said_to_be_one(host, tmp_path):
 # -- repos ---------------------------------------------------------------------------------------------------------
 
 REPO = "alice/cache"
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture
@@ -323,3 +326,22 @@ def test_json_names_each_module_that_is_left_out(host, tmp_path):
     (left,) = told["modules_left_out"]
     assert (left["module"], left["reason"]) == (f"{VERSION}/MODULE_1+d7517139", "no_target")
     shutil.rmtree(tmp_path / "c")
+
+
+# -- as optimum-neuron writes it -------------------------------------------------------------------------------------
+
+
+def test_what_optimum_neuron_has_uploaded_is_read(connected, hub):
+    """The fixture is what its own code made of a folder; see its README."""
+    uploaded = FIXTURES / "stock/optimum-neuron-0.4.5"
+    hub.put_files(
+        REPO, {p.relative_to(uploaded).as_posix(): p.read_bytes() for p in uploaded.rglob("*") if p.is_file()}
+    )
+    told = answer(connected, "import", f"hf://{REPO}", "--all")
+    assert (told["imported"], told["left_out"]) == (2, {"failed": 1, "pending": 1, "traced": 1})
+    connected.env["STANDIN_VERSION"] = COMPILER
+    for number, neff in NEFFS.items():
+        model = connected.model(f"g{number}.pb", graph(number))
+        assert stock(connected, connected.base / "new", model)[1] == neff
+    assert connected.runs == []
+    assert hits(connected) == {"hit_canonical": 2}
