@@ -8,6 +8,7 @@ A blob's size is that of its file or what it takes on disk, whichever is more: s
 has come to allocate what was just written, and for files with holes.
 """
 
+import gc
 import os
 import re
 from array import array
@@ -23,6 +24,7 @@ _NAMED = re.compile(rb'"sha256": "([0-9a-f]{16})[0-9a-f]{48}"')
 _VERSION = re.compile(rb'"compiler_version": "([^"\\]*)"')
 _FAMILY = MAGIC[: MAGIC.index(b"1")]  # of all versions of the grammar
 _HEAD = len(DIRECT_MAGIC) + 200  # bytes: the first two lines of a direct entry
+_COMPRESSED = BLOB_LENGTH + len(".zst")
 _BLOCK = 512  # bytes, of st_blocks
 UNKNOWN_VERSION = "unknown"
 
@@ -115,6 +117,16 @@ def size_of(status: os.stat_result) -> int:
 
 def take_inventory(layout: Layout, tick: "Tick | None" = None) -> Inventory:
     """Read the store; `tick` is called after each of its 768 folders. Raises OSError if a folder cannot be listed."""
+    was_enabled = gc.isenabled()
+    gc.disable()  # what is made here has no cycles: to look for some among 100,000 results takes a second
+    try:
+        return _take_inventory(layout, tick)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _take_inventory(layout: Layout, tick: "Tick | None") -> Inventory:
     found = Inventory()
     for entry in entries_of(layout, "results", found.unknown, tick):
         if not is_hex(entry.name, KEY_LENGTH):
@@ -197,8 +209,12 @@ def _weigh_blobs(layout: Layout, found: Inventory, tick: "Tick | None") -> None:
 
 def digest_of(name: str) -> int:
     """Return the first 64 bits of a blob's digest by the name of its file, -1 if it is no blob's."""
-    sha256, _, suffix = name.partition(".")
-    return int(name[:16], 16) if is_hex(sha256, BLOB_LENGTH) and suffix in ("", "zst") else -1
+    if not (len(name) == BLOB_LENGTH or (len(name) == _COMPRESSED and name.endswith(".zst"))):
+        return -1
+    try:
+        return int(name[:16], 16)
+    except ValueError:
+        return -1
 
 
 def entries_of(
