@@ -103,7 +103,7 @@ def test_a_collector_killed_at_any_moment_leaves_a_valid_store(host):
     last = json.loads(host.cli("gc", "--max-count", "10", "--json").stdout)
     assert last["results"] == 10
     verify(host)
-    assert not [path for path in (host.store / "blobs").rglob(".gone.*")]
+    assert not list((host.store / "blobs").rglob(".gone.*"))
     held = json.loads(host.cli("du", "--json").stdout)
     assert held["unnamed_bytes"] == 0
     assert held["bytes"] == last["after_bytes"]
