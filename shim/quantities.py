@@ -11,7 +11,7 @@ _SPANS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def read_bytes(text: str) -> int:
     """Return the bytes of `1000`, `200G`, `200 GB` (powers of 1000) or `200GiB` (of 1024). Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", text.strip().lower(), re.ASCII)
     if not found or (found[3] and not found[2]):
         raise ValueError(f"no number of bytes: {text!r}")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** _UNITS[found[2]])
@@ -19,7 +19,7 @@ def read_bytes(text: str) -> int:
 
 def read_seconds(text: str) -> float:
     """Return the seconds of `90`, `90s`, `15m`, `12h`, `30d` or `2w`. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip().lower(), re.ASCII)
     if not found:
         raise ValueError(f"no time: {text!r}")
     return float(found[1]) * _SPANS[found[2]]
@@ -27,7 +27,7 @@ def read_seconds(text: str) -> float:
 
 def read_share(text: str, whole: int) -> int:
     """Return the bytes of `10%` of `whole`, or of a number of bytes. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip(), re.ASCII)
     if not found:
         return read_bytes(text)
     if float(found[1]) > 100:
