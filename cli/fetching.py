@@ -255,7 +255,8 @@ class Fetcher:
         record = fetch_record(watched.remote, version, key, self._options.largest)
         if record is None:
             raise CorruptRemote("its record is listed, but not there")
-        with Writing(self._layout):
+        writing = Writing(self._layout)
+        with writing, self.watching(writing.descriptor):
             received = fetch_blobs(cast("Remote", watched), self._layout, record, with_inputs=True)
             save_result(self._layout, as_kept(record, watched.remote.url))
         return received

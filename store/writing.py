@@ -25,13 +25,17 @@ def _host() -> str:
 
 
 class Writing:
-    """A context: blobs are written or reused in it, then the records that name them. Raises OSError on entry."""
+    """A context: blobs are written or reused in it, then the records that name them. Raises OSError on entry.
 
-    __slots__ = ("_descriptor", "_layout", "_path")
+    Attributes:
+        descriptor: of the mark's open file, -1 if there is none.
+    """
+
+    __slots__ = ("_layout", "_path", "descriptor")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._descriptor = -1
+        self.descriptor = -1
         self._path = ""
 
     def __enter__(self) -> None:
@@ -42,20 +46,20 @@ class Writing:
 
     def begin(self) -> None:
         """Leave the mark. Raises OSError where the store cannot be written."""
-        self._descriptor, self._path = self._layout.open_temporary(f"{_PREFIX}{_host()}-")
+        self.descriptor, self._path = self._layout.open_temporary(f"{_PREFIX}{_host()}-")
         try:
             fcntl.flock(
-                self._descriptor, fcntl.LOCK_EX
+                self.descriptor, fcntl.LOCK_EX
             )  # who tried for an instant whether it is free may have been first
         except OSError:
             pass  # a file system without locks
 
     def end(self) -> None:
         """Take the mark away, if there is one."""
-        if self._descriptor >= 0:
+        if self.descriptor >= 0:
             discard(self._path)
-            os.close(self._descriptor)
-            self._descriptor = -1
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def unchanging_since(layout: Layout) -> int:

@@ -39,7 +39,7 @@ def test_shares():
 
 
 @pytest.mark.parametrize("read", [read_bytes, read_seconds, lambda text: read_share(text, 1)])
-@pytest.mark.parametrize("text", ["", "-1", "G", "1e3", "nan", "inf", "1 G B", "10%%", "0x10", "١", "1ib"])
+@pytest.mark.parametrize("text", ["", "-1", "G", "1e3", "nan", "inf", "1 G B", "10%%", "0x10", "\u0661", "1ib"])
 def test_what_is_no_quantity(read, text):
     with pytest.raises(ValueError, match="no "):
         read(text)

@@ -22,6 +22,7 @@ from neuron_store.store.results import MAGIC
 
 _NAMED = re.compile(rb'"sha256": "([0-9a-f]{16})[0-9a-f]{48}"')
 _VERSION = re.compile(rb'"compiler_version": "([^"\\]*)"')
+_OUTPUTS = b'"outputs": ['
 _FAMILY = MAGIC[: MAGIC.index(b"1")]  # of all versions of the grammar
 _HEAD = len(DIRECT_MAGIC) + 200  # bytes: the first two lines of a direct entry
 _COMPRESSED = BLOB_LENGTH + len(".zst")
@@ -84,12 +85,14 @@ class Inventory:
             else:
                 self.damaged[key] = "the record is torn"
             return
-        version = _VERSION.search(body)
+        begin = body.find(_OUTPUTS)  # what comes before are texts of the key's components, most of a record
+        version = _VERSION.search(body, max(begin, 0))
         self.keys.append(key)
         self.used.append(status.st_mtime_ns)
         self.sizes.append(size_of(status))
         self.versions.append(_interned(version[1].decode("utf-8", "replace") if version else ""))
-        places = tuple({self._place_of(int(digest, 16)) for digest in _NAMED.findall(body)})
+        digests = {int(digest, 16) for digest in _NAMED.findall(body, max(begin, 0))}
+        places = tuple([self._place_of(digest) for digest in digests])
         for place in places:
             self.blob_names[place] += 1
         self.named.append(places)
