@@ -30,6 +30,7 @@ from neuron_store.store.remotes.location import Location
 from neuron_store.store.remotes.opening import RemoteOptions, open_remote
 from neuron_store.store.remotes.records import Record
 from neuron_store.store.results import Result, save_result
+from neuron_store.store.writing import Writing
 
 DEFAULT_THREADS = 16
 _ATTEMPTS = 4
@@ -264,8 +265,10 @@ class Fetcher:
         record = fetch_record(watched.remote, version, key, self._options.largest)
         if record is None:
             raise CorruptRemote("its record is listed, but not there")
-        received = fetch_blobs(cast("Remote", watched), self._layout, record, with_inputs=True)
-        save_result(self._layout, as_kept(record, watched.remote.url))
+        writing = Writing(self._layout)
+        with writing, self.watching(writing.descriptor):
+            received = fetch_blobs(cast("Remote", watched), self._layout, record, with_inputs=True)
+            save_result(self._layout, as_kept(record, watched.remote.url))
         return received
 
 

@@ -32,6 +32,7 @@ from neuron_store.store.results import save_result
 from neuron_store.store.stock.entries import state_of
 from neuron_store.store.stock.flags import LARGEST_FLAGS, decode_flags
 from neuron_store.store.stock.names import FLAGS, GRAPHS, NEFF, WRAPPED_NEFF, is_module, is_traced
+from neuron_store.store.writing import Writing
 
 _FINAL = (IMPORTED, PRESENT)
 
@@ -137,8 +138,10 @@ class StockFetcher(Fetcher):
         """Fetch the entry named `key`; return how many bytes came."""
         entry = self._entries[key]
         came = _Came()
+        writing = Writing(self._layout)
         try:
-            taken = self._take(watched, version, entry, came)
+            with writing, self.watching(writing.descriptor):
+                taken = self._take(watched, version, entry, came)
         except NotCacheable as answer:
             taken = Taken(entry.name, answer.reason, detail=answer.detail)
         with self.lock:
@@ -220,8 +223,10 @@ def find_blob(layout: Layout, sha256: str, size: int, role: str) -> "Output | No
     if not is_hex(sha256, 64):
         return None
     for encoding, suffix in ENCODING_SUFFIX.items():
+        path = layout.blob_path(sha256, suffix)
         try:
-            descriptor = open_regular(layout.blob_path(sha256, suffix))
+            os.utime(path)  # before the look: what was touched is not collected
+            descriptor = open_regular(path)
         except OSError:
             continue
         try:

@@ -8,6 +8,7 @@ from neuron_store.hashing.command_line import read_command_line
 from neuron_store.hashing.keys import prove_components
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.canonical import Canonical, make_canonical
+from neuron_store.shim.collecting import collect_if_due
 from neuron_store.shim.kept_inputs import begin_audit, keep_inputs
 from neuron_store.shim.outputs import OutputWatch
 from neuron_store.shim.remote_hits import RemoteLook, describe, memory_aside
@@ -24,6 +25,7 @@ from neuron_store.store.locks import DONE, HELD, PEERS_FAILED, TIMED_OUT, Activi
 from neuron_store.store.remotes.private_names import PrivateNames
 from neuron_store.store.remotes.records import LARGEST_TEXT, TEXT_ROLES
 from neuron_store.store.results import Result, direct_entry, load_result, save_result
+from neuron_store.store.writing import Writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ class _Miss:
         self.canonical = canonical
         self.key = canonical.key
         self._look = RemoteLook(shim, canonical)
+        self._writing = Writing(shim.layout)
 
     def serve(self) -> int:
         """Compile, or be served by another process that does. Returns the exit code."""
@@ -175,7 +178,10 @@ class _Miss:
         shim = self.shim
         if shim.settings.recache or not self._look.fetch(shim.layout, shim.layout):
             return False
-        return _try_canonical(shim, self.canonical, self._look.outcome)
+        if not _try_canonical(shim, self.canonical, self._look.outcome):
+            return False
+        self._attempt(lambda: collect_if_due(shim, self.key))
+        return True
 
     def _is_done(self) -> bool:
         layout = self.shim.layout
@@ -212,10 +218,13 @@ class _Miss:
         steps = [capture.close] if activity is None else [activity.end, capture.close]
         if outcome == "miss_stored":
             steps.append(lambda: queue_result(shim, self.key, self._look.corrupt))
+        steps.append(self._writing.end)
         steps.append(lambda: shim.record(outcome, key=self.key, seconds=run.seconds))
         for step in steps:
             self._attempt(step)
         self._attempt(lambda: sweep(shim.layout))
+        if outcome == "miss_stored":
+            self._attempt(lambda: collect_if_due(shim, self.key))
         return outcome == "miss_stored"
 
     def _attempt(self, step: "Callable[[], object]") -> None:
@@ -297,6 +306,7 @@ class _Miss:
         Returns the outcome: blobs that turn out not to be this compile's own get no record. Raises OSError.
         """
         shim = self.shim
+        self._writing.begin()
         level = shim.settings.compression_level
         outputs = watch.store(shim.layout, level)
         for role, file in (("stdout", capture.files["o"]), ("stderr", capture.files["e"])):

@@ -10,6 +10,7 @@ from neuron_store.store.remotes.http_reader import Connections, ReadLimits, Unre
 from neuron_store.store.remotes.location import hub_offline, list_locations
 from neuron_store.store.remotes.opening import RemoteOptions, open_remote
 from neuron_store.store.results import save_result
+from neuron_store.store.writing import Writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,8 +164,9 @@ class RemoteLook:
         if record is None:
             return False
         require_expected(record, self._expected)
-        fetch_blobs(remote, into, record)
-        save_result(into, self._as_kept(record, remote.url))
+        with Writing(into):
+            fetch_blobs(remote, into, record)
+            save_result(into, self._as_kept(record, remote.url))
         return True
 
     def _as_kept(self, record: "Record", url: str) -> "Result":

@@ -36,11 +36,20 @@ SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
         64 << 20,
         "inputs up to this size are kept with a result, to explain and audit it",
     ),
+    "keep_compilers": ("integer", 0, "results of so many compiler versions are kept, those used last; 0: of all"),
     "key_env": ("word", "", "environment variables that belong in the key besides the known ones, with spaces between"),
     "key_salt": ("word", "", "any text; results are shared only by those who have the same"),
     "lock_timeout": ("number", 10800.0, "seconds to wait for another process that compiles the same key"),
     "log_file": ("path", None, "where the shim writes what went wrong"),
+    "max_age": ("time", 0.0, "results unused for longer are collected: 30d, 12h, or seconds; 0: never"),
+    "max_count": ("integer", 0, "results beyond so many are collected, the least recently used first; 0: no limit"),
     "max_log_bytes": ("integer", 1 << 30, "bytes of stdout and stderr beyond which a result is not stored"),
+    "max_size": ("bytes", 0, "beyond this size (200G) the least recently used results are collected; 0: no limit"),
+    "min_free": (
+        "share",
+        "5%",
+        "while less of the disk is free (5%, 50G), results unused for a day are collected, the oldest first; 0: never",
+    ),
     "precompile_memory_gb": (
         "number",
         10.0,
@@ -78,8 +87,12 @@ _LIMITS = {
     "audit_percent": (0, 100),
     "compression_level": (0, 19),
     "keep_inputs_bytes": _ANY,
+    "keep_compilers": _ANY,
     "lock_timeout": _ANY,
+    "max_age": _ANY,
+    "max_count": _ANY,
     "max_log_bytes": _ANY,
+    "max_size": _ANY,
     "precompile_memory_gb": _ANY,
     "remote_connect_timeout": _POSITIVE,
     "remote_first_byte_timeout": _POSITIVE,
@@ -91,6 +104,7 @@ _LIMITS = {
     "upload_retry": _POSITIVE,
     "upload_timeout": _POSITIVE,
 }
+_QUANTITIES = {"bytes": "integer", "time": "number", "share": "word"}  # and as what each is checked
 _CHOICES = {"debug_info": ("auto", "exact"), "xet": ("auto", "on", "off")}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -111,11 +125,16 @@ class Settings:
     dir: str
     enabled: bool
     keep_inputs_bytes: int
+    keep_compilers: int
     key_env: str
     key_salt: str
     lock_timeout: float
     log_file: str
+    max_age: float
+    max_count: int
     max_log_bytes: int
+    max_size: int
+    min_free: str
     precompile_memory_gb: float
     read_only: bool
     recache: bool
@@ -298,10 +317,16 @@ def _from_text(name: str, text: str, where: str) -> "Value":
 
 def _checked(name: str, value: "Value", where: str) -> "Value":
     kind = SETTINGS[name][0]
-    if kind == "number" and type(value) is int:
-        value = float(value)
     if kind == "list":
         return _checked_list(value, where)
+    if kind in _QUANTITIES:
+        value, kind = _read_quantity(kind, value, where)
+    return _checked_plain(name, kind, value, where)
+
+
+def _checked_plain(name: str, kind: str, value: "Value", where: str) -> "Value":
+    if kind == "number" and type(value) is int:
+        value = float(value)
     expected = {"boolean": bool, "integer": int, "number": float, "path": str, "word": str}[kind]
     if type(value) is not expected:
         raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}")
@@ -321,6 +346,23 @@ def _checked(name: str, value: "Value", where: str) -> "Value":
     return value
 
 
+def _read_quantity(kind: str, value: "Value", where: str) -> "tuple[Value, str]":
+    """Return what a quantity means, and as which simpler kind it is to be checked."""
+    from neuron_store.shim.quantities import read_bytes, read_seconds, read_share
+
+    try:
+        if isinstance(value, bool | tuple):
+            raise ValueError(value)  # noqa: TRY301, TRY004 - told below like any other
+        if kind == "share":
+            read_share(str(value), 1)
+            return str(value), "word"
+        if isinstance(value, str):
+            value = read_bytes(value) if kind == "bytes" else read_seconds(value)
+    except ValueError:
+        raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}") from None
+    return value, _QUANTITIES[kind]
+
+
 def _checked_list(value: "object", where: str) -> tuple[str, ...]:
     words = tuple(value.split()) if isinstance(value, str) else value
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) and word for word in words):
@@ -338,9 +380,12 @@ def parse_setting(name: str, text: str) -> "Value":
 def _a(kind: str) -> str:
     return {
         "boolean": "true or false",
+        "bytes": "a number of bytes such as 200G",
         "integer": "an integer",
         "list": "words with spaces between",
         "number": "a number",
         "path": "a path",
+        "share": "a share such as 5% or a number of bytes such as 50G",
+        "time": "a time such as 30d, 12h or a number of seconds",
         "word": "text",
     }[kind]

@@ -21,6 +21,7 @@ from neuron_store.store.remotes.base import UNVERSIONED, version_folder
 from neuron_store.store.results import Result, save_result
 from neuron_store.store.stock.flags import LARGEST_FLAGS, decode_flags
 from neuron_store.store.stock.names import DONE, FAILURE_LOG, FLAGS, GRAPHS, NEFF, WRAPPED_NEFF, module_in
+from neuron_store.store.writing import Writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class StockLook:
             return self._miss("stock_unfinished", folder)
         if not self._by_name and not self._has_our_graph(remote, folder, into, flags):
             return self._miss("stock_other", f"{folder} has another graph")
-        outputs = self._fetch_outputs(remote, folder, into, options.largest)
-        if not outputs:
-            return self._miss("stock_unfinished", f"{folder} has no NEFF")
-        save_result(into, self._as_result(remote.url, flags, outputs, into))
+        with Writing(into):
+            outputs = self._fetch_outputs(remote, folder, into, options.largest)
+            if not outputs:
+                return self._miss("stock_unfinished", f"{folder} has no NEFF")
+            save_result(into, self._as_result(remote.url, flags, outputs, into))
         return True
 
     def _miss(self, incident: str, detail: str) -> bool:

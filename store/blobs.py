@@ -66,9 +66,25 @@ def _open_blob(layout: Layout, output: Output) -> "tuple[str, int]":
     try:
         return path, open_regular(path)
     except FileNotFoundError as error:
-        raise MissingBlob(f"the blob {output.sha256} is gone from the store {layout.root}") from error
+        found = _open_recompressed(layout, output)
+        if found is None:
+            raise MissingBlob(f"the blob {output.sha256} is gone from the store {layout.root}") from error
+        return found
     except OSError as error:
         raise MissingBlob(f"the blob {output.sha256} cannot be read: {error}") from error
+
+
+def _open_recompressed(layout: Layout, output: Output) -> "tuple[str, int] | None":
+    """Open a blob that is stored otherwise since the record was read: see collection/recompression.py."""
+    for encoding, suffix in ENCODING_SUFFIX.items():
+        path = layout.blob_path(output.sha256, suffix)
+        try:
+            descriptor = open_regular(path)
+        except OSError:
+            continue
+        output.encoding = encoding
+        return path, descriptor
+    return None
 
 
 def _read(source: int, size: int) -> bytes:

@@ -11,6 +11,8 @@
       remotes/<remote>           what this host remembers of a remote
       contexts/<id>/             which keys the runs of a model asked for: see registry/contexts.py
       events/<day>-<uid>         the append-only event log
+      pins/                      results and models that are never collected: see collection/pins.py
+      collection/                how large the store was: see collection/growth.py
       tmp/                       files being written; each locked by its writer
 
 Every write is a temporary file in the same file system, then a rename: a reader sees all of it or none. Whether a
@@ -162,11 +164,11 @@ class Layout:
             raise
         return descriptor
 
-    def open_temporary(self) -> "tuple[int, str]":
+    def open_temporary(self, prefix: str = "") -> "tuple[int, str]":
         """Make an empty file in tmp/ and return its descriptor (read-write, locked while open) and path."""
         import fcntl
 
-        path = f"{self.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
+        path = f"{self.root}/tmp/{prefix}{os.getpid()}-{os.urandom(6).hex()}"
         descriptor = self.open_creating(path, os.O_RDWR | os.O_EXCL)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -513,6 +513,7 @@ def test_config_set_says_what_it_did(host, ns):
 def test_config_set_to_nothing_takes_a_setting_out_of_the_file(host, ns, name):
     config = host.home / ".config/neuron-store/config.toml"
     of_kind = {"path": "/x", "integer": "5", "number": "5", "boolean": "true", "word": "exact", "list": "file:///x"}
+    of_kind |= {"bytes": "5G", "time": "5d", "share": "10%"}
     ns("config", "set", name, {"xet": "off"}.get(name, of_kind[SETTINGS[name][0]]))
     assert config.read_text().startswith(f"{name} = ")
     assert ns("config", "set", name, "").stdout == f"{name} is not set in {config}\n"

@@ -23,6 +23,9 @@ VALUES = {
     "path": [("/in the/environment", '"/in the/environment"', "/in the/environment"), ("/é'x", '"/é\'x"', "/é'x")],
     "integer": [("7", "7", 7), ("11", "11", 11)],
     "number": [("2.5", "2.5", 2.5), ("8", "8", 8.0)],
+    "bytes": [("200G", '"200G"', 200_000_000_000), ("7", "7", 7)],
+    "time": [("30d", '"30d"', 2_592_000.0), ("2.5", "2.5", 2.5)],
+    "share": [("10%", '"10%"', "10%"), ("50 GB", '"50 GB"', "50 GB")],
     "list": [
         ("hf://a/b file:///x|read-only", '["hf://a/b", "file:///x|read-only"]', ("hf://a/b", "file:///x|read-only")),
         (" none\t", '"none"', ("none",)),

@@ -111,6 +111,10 @@ class MemoryRemote(Remote):
     def download(self, path: str, size: int, destination: int) -> None:
         os.write(destination, self.files[path])
 
+    def take(self, path: str, limit: int, destination: int) -> "int | None":
+        data = self.files.get(path)
+        return None if data is None else os.write(destination, data)
+
     def look_up(self, paths) -> "dict[str, RemoteFile]":
         self._call("look_up")
         return {path: self._describe(path) for path in paths if path in self.files}

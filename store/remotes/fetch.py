@@ -91,8 +91,10 @@ def _is_here(layout: "Layout", blob: StoredBlob) -> bool:
     """
     output = blob.output
     for encoding, suffix in ENCODING_SUFFIX.items():
+        path = layout.blob_path(output.sha256, suffix)
         try:
-            descriptor = open_regular(layout.blob_path(output.sha256, suffix))
+            os.utime(path)  # before the look: what was touched is not collected, see collection/collector.py
+            descriptor = open_regular(path)
         except OSError:
             continue
         try:
