@@ -15,11 +15,11 @@ from neuron_store.store.errors import CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import all_keys, load_result
 from neuron_store.store.stock.entries import FAILED, FINISHED, PENDING, StockEntry, find_entries
+from neuron_store.store.stock.flags import without_logfile
 from neuron_store.store.stock.locks import Processes, lock_holder, young_below
 from neuron_store.store.stock.names import graph_name, module_in
 
 OTHER_VERSION, RUNNING, UNREADABLE = "other_version", "running", "unreadable"
-_LOGFILE = "--logfile"
 
 
 @dataclass
@@ -103,23 +103,12 @@ def _add_folder(plan: Plan, place: str, version: str, *, retry_failed: bool) -> 
             plan.left_out[UNREADABLE] += 1
             continue
         link, size = graph_name(entry.module), entry.sizes[entry.graph]
-        plan.jobs.append(Job(entry.module, entry.path(entry.graph), link, _own_log(flags), entry, size))
+        plan.jobs.append(Job(entry.module, entry.path(entry.graph), link, without_logfile(flags), entry, size))
 
 
 def _job_of_file(path: str, flags: list[str]) -> Job:
     name = os.path.basename(path)
-    return Job(name, os.path.abspath(path), name, _own_log(flags), None, os.path.getsize(path))
-
-
-def _own_log(flags: list[str]) -> list[str]:
-    """Return the options without a log file, which would be somewhere else, and is not part of what is compiled."""
-    kept, skip = [], False
-    for flag in flags:
-        if skip or flag == _LOGFILE:
-            skip = not skip
-        elif not flag.startswith(_LOGFILE + "="):
-            kept.append(flag)
-    return kept
+    return Job(name, os.path.abspath(path), name, without_logfile(flags), None, os.path.getsize(path))
 
 
 def _find_duplicates(jobs: list[Job], settings: Settings, version: str) -> None:

@@ -1,6 +1,6 @@
 """What a result is as an entry of a stock cache: under which name its callers look for it, and with which options."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from neuron_store.store.blobs import write_blob
@@ -9,15 +9,13 @@ from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import Layout, write_all
 from neuron_store.store.remotes.base import FOLDER_PREFIX, UNVERSIONED, version_folder
 from neuron_store.store.results import Result, load_result
-from neuron_store.store.stock.flags import encode_flags, fits, json_hash, words_hash
-from neuron_store.store.stock.names import FLAGS, GRAPHS, NEFF, WRAPPED_NEFF, flags_hash_of, module_in
+from neuron_store.store.stock.command import flags_of, module_of
+from neuron_store.store.stock.flags import encode_flags, json_hash, words_hash
+from neuron_store.store.stock.names import FLAGS, GRAPHS, NEFF, WRAPPED_NEFF
 
 # Which hash of the options an entry's name ends with.
 RECORDED, JSON, WORDS, BOTH = "recorded", "json", "words", "both"
 FORMS = (RECORDED, JSON, WORDS, BOTH)
-# What libneuronxla adds to an entry's options, or its caller before the command.
-_VERBOSE = "--verbose=35"
-_VALUED = ("--framework", "--output", "-o")
 
 
 class NotExportable(Exception):  # noqa: N818 - an answer, not an error
@@ -84,46 +82,14 @@ def _version_of(result: Result) -> str:
 def _module_of(result: Result) -> tuple[str, list[str]]:
     """Return the module that callers look for, and its options."""
     stock = result.provenance.get("stock")
-    if isinstance(stock, dict):
-        if stock.get("by_name"):
-            raise NotExportable("by_name")
-        return str(stock["module"]), [str(flag) for flag in stock["flags"]]
-    path = str(result.input.get("path") or result.input.get("name") or "")
-    module = module_in(path)
+    if isinstance(stock, dict) and stock.get("by_name"):
+        raise NotExportable("by_name")
+    module, flags = module_of(result), flags_of(result)
     if not module:
         raise NotExportable("no_module")
-    command = result.provenance.get("command")
-    if not isinstance(command, list):
+    if flags is None:
         raise NotExportable("no_flags")
-    return module, _flags_of([str(word) for word in command[1:]], path, module)
-
-
-def _flags_of(words: list[str], model: str, module: str) -> list[str]:
-    """Return the options that libneuronxla was given, of the command line that it made of them.
-
-    A target before the command, or before the framework, came from elsewhere; the hash in the name tells.
-    """
-    candidates = list(_candidates(words, model))
-    wanted = flags_hash_of(module)
-    return next((flags for flags in candidates if fits(flags, wanted)), candidates[0])
-
-
-def _candidates(words: list[str], model: str) -> Iterator[list[str]]:
-    kept: list[str] = []
-    skip = False
-    for place, word in enumerate(words):
-        name, equals, _ = word.partition("=")
-        if skip or word in ("compile", model) or name in _VALUED:
-            skip = not skip and name in _VALUED and not equals
-            continue
-        if place == len(words) - 1 and word == _VERBOSE:
-            continue
-        kept.append(word)
-    yield kept
-    yield [*kept, _VERBOSE]
-    without = [word for word in kept if not word.startswith("--target=")]
-    yield without
-    yield [word for place, word in enumerate(without) if word != "--target" and without[place - 1] != "--target"]
+    return module, flags
 
 
 def _names(module: str, flags: list[str], form: str) -> list[str]:

@@ -128,6 +128,26 @@ def test_imported_modules_are_exported_as_they_were(host, tmp_path):
     assert json.loads(written.read_text()) == flags
 
 
+def test_results_that_another_host_made_are_exported_too(host, tmp_path, make_host):
+    """With the options that their callers gave, but for the place of a log file there."""
+    (tmp_path / "shared").mkdir()
+    host.use_remotes(f"file://{tmp_path}/shared")
+    host.env["NEURON_STORE_UPLOAD"] = "0"
+    flags = (*FLAGS, f"--logfile={tmp_path}/log-neuron-cc.txt")
+    model = host.model("graph.pb", graph())
+    _, neff = stock(host, tmp_path / "first", model, *flags)
+    stock(host, tmp_path / "first", model, *FLAGS, "--tensorizer-options=--dump=/home/someone/x")
+    ns(host, "push")
+    other = make_host("other")
+    other.use_remotes(f"file://{tmp_path}/shared")
+    ns(other, "pull", "--all")
+    told = answer(other, "export", tmp_path / "stock")
+    assert (told["exported"], told["left_out"]) == (1, {"no_flags": 1})
+    assert stock(other, tmp_path / "stock", model, *flags, shim=False) == ("hit", neff)
+    (written,) = (tmp_path / "stock").rglob("compile_flags.json")
+    assert json.loads(written.read_text()) == list(FLAGS)
+
+
 def test_a_damaged_result_is_left_out(host, tmp_path):
     compiled(host, tmp_path, 1)
     for blob in (host.store / "blobs").rglob("*"):

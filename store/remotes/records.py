@@ -16,6 +16,8 @@ Grammar, version 1: a JSON object of at most LARGEST_RECORD bytes.
     compiler_version  "" where it has none that can stand in a file name
     created           Unix seconds
     neuron_store      the version that made it
+    stock             may be missing: the module that its caller looked for in a stock cache, and the options as they were
+                      written, without a log file's, if nothing in them is private: for `neuron-store export` elsewhere
 
 The blobs are the local store's own files, byte for byte. Text that a compile printed is uploaded without private
 names, so it may differ from the local one; a NEFF is uploaded as the compiler made it.
@@ -37,6 +39,9 @@ from neuron_store.store.layout import BLOB_LENGTH, KEY_LENGTH, is_hex
 from neuron_store.store.remotes.base import FOLDER_PREFIX, Addition, record_path, remote_blob_path, version_folder
 from neuron_store.store.remotes.stored_bytes import content_fault, measure_stored
 from neuron_store.store.results import Result, checked_component
+from neuron_store.store.stock.command import flags_of, module_of
+from neuron_store.store.stock.flags import without_logfile
+from neuron_store.store.stock.names import is_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +61,7 @@ _NAME = re.compile(r"[a-z][a-z_]{0,39}")
 _MOST_FIELDS = 10_000
 _MOST_PARTS = 100  # components
 _MOST_INPUTS = 1000
+_MOST_FLAGS = 1000
 
 
 class NotUploadable(NeuronStoreError):  # noqa: N818 - an answer, not an error
@@ -116,6 +122,7 @@ class Record:
         "outputs",
         "proof",
         "seconds",
+        "stock",
     )
 
     key: str
@@ -129,9 +136,11 @@ class Record:
     compiler_version: str
     created: float
     neuron_store: str
+    stock: "dict[str, Any] | None"
 
     def as_dict(self) -> "dict[str, Any]":
         """Return the record as JSON-ready values."""
+        stock = {"stock": self.stock} if self.stock else {}
         return {
             "format": FORMAT,
             "key": self.key,
@@ -145,6 +154,7 @@ class Record:
             "compiler_version": self.compiler_version,
             "created": self.created,
             "neuron_store": self.neuron_store,
+            **stock,
         }
 
     def encode(self) -> bytes:
@@ -165,6 +175,7 @@ class Record:
                 "compiler_version": self.compiler_version,
                 "neuron_store": self.neuron_store,
                 "origin": url,
+                **({"stock": {**self.stock, "by_name": False}} if self.stock else {}),
             },
         )
 
@@ -237,6 +248,7 @@ def make_upload(layout: "Layout", result: Result, names: "PrivateNames", *, with
     record.compiler_version = version if version_folder(version) == FOLDER_PREFIX + version else ""
     record.created = float(int(result.provenance.get("created", 0)))
     record.neuron_store = str(result.provenance.get("neuron_store", ""))
+    record.stock = _stock_of(result, names)
     encoded = record.encode()
     if len(encoded) > LARGEST_RECORD:
         raise NotUploadable(f"the record of {result.key} would be larger than {LARGEST_RECORD} bytes")
@@ -245,6 +257,17 @@ def make_upload(layout: "Layout", result: Result, names: "PrivateNames", *, with
     except CorruptRemote as error:
         raise NotUploadable(f"no other host would believe it: {error}") from error
     return Upload(record, folder, list(maker.additions.values()))
+
+
+def _stock_of(result: Result, names: "PrivateNames") -> "dict[str, Any] | None":
+    """Return the module and the options of a stock cache's caller, None if there are none, or something is private."""
+    module, flags = module_of(result), flags_of(result)
+    if not is_module(module) or flags is None:
+        return None
+    flags = without_logfile(flags)
+    if len(flags) > _MOST_FLAGS or any(names.redact(flag) != flag or _visible(flag) != flag for flag in flags):
+        return None
+    return {"module": module, "flags": flags}
 
 
 def _own_folders(result: Result) -> "Iterator[str]":
@@ -367,6 +390,7 @@ def _decode(document: "Any", key: str, folder: str, largest: int) -> Record:  # 
         raise TypeError("its seconds are no number")
     record.created = _number(document["created"])
     record.neuron_store = _line(document, "neuron_store", 100)
+    record.stock = _decode_stock(document["stock"]) if "stock" in document else None
     outputs = {blob.output.role: blob.output for blob in record.outputs}
     if len(outputs) != len(record.outputs):
         raise ValueError("an output stands twice")
@@ -386,6 +410,14 @@ def _decode_input(entry: "Any") -> "dict[str, Any]":  # noqa: ANN401 - JSON
     if not is_hex(found["sha256"], BLOB_LENGTH) or "/" in found["name"]:
         raise ValueError("its input is none")
     return found
+
+
+def _decode_stock(entry: "Any") -> "dict[str, Any]":  # noqa: ANN401 - JSON
+    module = _line(entry, "module", _LONGEST_NAME)
+    flags = _listed(entry["flags"], _MOST_FLAGS)
+    if not is_module(module) or not all(type(flag) is str and flag.isprintable() for flag in flags):
+        raise ValueError("its module is none")
+    return {"module": module, "flags": flags}
 
 
 def _decode_blob(entry: "Any", largest: int, kind: str) -> StoredBlob:  # noqa: ANN401 - JSON

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LARGEST_FLAGS = 1 << 20  # bytes
 _MOST_FLAGS = 10_000
 _DIGITS = 8
+_LOGFILE = "--logfile"
 
 
 def json_hash(flags: "Sequence[str]") -> str:
@@ -37,6 +38,17 @@ def fits(flags: "Sequence[str]", flags_hash: str) -> bool:
 
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:_DIGITS]
+
+
+def without_logfile(flags: "Sequence[str]") -> "list[str]":
+    """Return the options without that of a log file: it names a place, and nothing of what is compiled."""
+    kept, skip = [], False
+    for flag in flags:
+        if skip or flag == _LOGFILE:
+            skip = not skip
+        elif not flag.startswith(_LOGFILE + "="):
+            kept.append(flag)
+    return kept
 
 
 def encode_flags(flags: "Sequence[str]") -> bytes:
