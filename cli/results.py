@@ -231,13 +231,28 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     version = str(made.get("compiler_version") or "unknown version")
     if "origin" in made:
         where = [("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, elsewhere"), ("from", str(made["origin"]))]
-        return [*_what(result), *where, ("compiler", presentation.printable(version))]
+        return [*_what(result), *where, *_stock(made), ("compiler", presentation.printable(version))]
+    if "imported" in made:
+        where = [("created", f"{created:%Y-%m-%d %H:%M:%S} UTC"), ("imported from", str(made["imported"]))]
+        return [*_what(result), *where, *_stock(made), ("compiler", presentation.printable(version))]
     return [
         *_what(result),
         ("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, on {made.get('host')}, by user {made.get('user')}"),
         ("compiler", f"{version} ({made.get('compiler')})"),
         ("command", shlex.join(made.get("command", []))),
         ("directory", str(made.get("directory", ""))),
+    ]
+
+
+def _stock(made: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known of the stock cache's entry that a result came from."""
+    stock = made.get("stock")
+    if not isinstance(stock, dict):
+        return []
+    believed = " (believed by its name alone)" if stock.get("by_name") else ""
+    return [
+        ("stock entry", presentation.printable(str(stock.get("module"))) + believed),
+        ("its options", presentation.printable(shlex.join(map(str, stock.get("flags") or [])))),
     ]
 
 

@@ -129,6 +129,7 @@ def import_stock(
     chosen, layout = settings(), local_store()
     intake = Intake.by_settings(chosen)
     intake.target, intake.variables = target, _read_variables(env or [])
+    intake.source = os.path.abspath(source)
     begun = time.monotonic()
     made = Imported(source)
     jobs = jobs or os.cpu_count() or 1

@@ -52,6 +52,7 @@ class Intake:
         target, variables: what the entries do not tell of their compiles.
         keep_bytes: a graph up to this size is kept with its result.
         origin: the remote that they come from, "" for a folder or file of this host.
+        source: that folder or file.
         level: zstd's.
     """
 
@@ -63,6 +64,7 @@ class Intake:
     target: str = ""
     variables: dict[bytes, bytes] = field(default_factory=dict)
     origin: str = ""
+    source: str = ""
 
     @classmethod
     def by_settings(cls, settings: Settings) -> "Intake":
@@ -177,8 +179,7 @@ def make_result(
         "neuron_store": VERSION,
         "stock": {"module": module, "flags": flags, "by_name": False},
     }
-    if intake.origin:
-        provenance["origin"] = intake.origin
+    provenance |= {"origin": intake.origin} if intake.origin else {"imported": intake.source}
     return Result(
         key=key.key,
         components=[describe(component) for component in key.components],

@@ -105,7 +105,10 @@ def test_seconds_are_unknown_and_not_zero(host, tmp_path):
     assert result.seconds is None
     assert result.provenance["created"] == 1_600_000_000
     assert result.provenance["stock"] == {"module": "MODULE_1+d7517139", "flags": list(FLAGS), "by_name": False}
-    assert "unknown" in ns(host, "show", key).stdout
+    shown = ns(host, "show", key).stdout
+    for told in ("unknown", str(tmp_path / "c"), "MODULE_1+d7517139", "--model-type=transformer -O1", "2020-09-13"):
+        assert told in shown
+    assert "None" not in shown
     assert [file["kind"] for file in result.input["files"]] == ["graph"]
 
 
