@@ -24,6 +24,7 @@ from neuron_store.store.stock.entries import (
     find_entries,
 )
 from neuron_store.store.stock.locks import Processes, file_system, lock_holder, young_below
+from neuron_store.store.stock.names import DONE, NEFF
 
 DEFAULT_FOLDER = "/var/tmp/neuron-compile-cache"
 URL_VARIABLE = "NEURON_COMPILE_CACHE_URL"
@@ -50,6 +51,7 @@ def stock_folder(named: str) -> str:
         raise ConfigurationError(f"{folder} is not looked into; copy it first: aws s3 sync {folder} FOLDER")
     if not os.path.isdir(folder):
         raise NotFound(f"there is no folder {folder}; name the stock cache's")
+    os.listdir(folder)  # which tells if we may not
     return os.path.abspath(folder)
 
 
@@ -156,7 +158,7 @@ def cleanup(
     entries = list(find_entries(place))
     if not dry_run:
         finish_removals(place)
-    going = [entry for entry in entries if failed and entry.state == FAILED]
+    going = [entry for entry in entries if failed and _is_only_failed(entry)]
     if old_versions:
         mine = _other_versions(entries)
         if mine and not dry_run and not yes:
@@ -178,6 +180,11 @@ def cleanup(
         presentation.print_json({**told, "dry_run": dry_run})
         return
     _say(told, dry_run=dry_run)
+
+
+def _is_only_failed(entry: StockEntry) -> bool:
+    """Tell whether an entry is nothing but a failure: after one that was tried again with success, the log may remain."""
+    return entry.state == FAILED and not (DONE in entry.sizes and entry.sizes.get(NEFF))
 
 
 def _is_dead(entry: StockEntry, lock: str, young: float) -> bool:

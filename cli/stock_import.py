@@ -5,10 +5,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +22,7 @@ from neuron_store.cli.stock_archive import StockArchive
 from neuron_store.cli.stock_hub import HubEntry, Journal, StockFetcher, list_entries
 from neuron_store.cli.stock_intake import IMPORTED, PRESENT, Intake, Taken, take_in
 from neuron_store.cli.stock_reasons import print_reasons
+from neuron_store.cli.worker_processes import make_workers
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import ConfigurationError, NotFound, RemoteError
 from neuron_store.store.layout import Layout
@@ -175,6 +175,7 @@ def _read_variables(words: list[str]) -> dict[bytes, bytes]:
 
 
 def _import_folder(made: Imported, intake: Intake, compiler: str, jobs: int) -> None:
+    os.listdir(made.source)  # which tells if we may not
     entries = [entry for entry in find_entries(made.source) if entry.version.startswith(compiler)]
     with _progress(len(entries)) as advance, _workers(min(jobs, len(entries) // _FEW)) as executor:
         for taken, _ in _in_parallel(executor, intake, iter(entries), 2 * jobs):
@@ -200,8 +201,7 @@ def _workers(count: int) -> "Iterator[Executor | None]":
     if count < 2:
         yield None
         return
-    # Not forked: the progress bar has a thread.
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    executor = make_workers(count)
     try:
         yield executor
     finally:
@@ -296,7 +296,7 @@ def _fetch(
     journal: Journal,
     jobs: int,
 ) -> None:
-    with ProcessPoolExecutor(min(jobs, len(entries)), mp_context=get_context("spawn")) as executor:
+    with make_workers(min(jobs, len(entries))) as executor:
         fetcher = StockFetcher(
             opened, entries, intake, chosen, min(_DOWNLOADS, len(entries)), journal=journal, executor=executor
         )

@@ -81,6 +81,15 @@ def test_cleanup_removes_failures_and_stale_locks_and_nothing_else(host, cache):
     assert stock(host, cache, host.work / "b.pb", shim=False)[0] == "compiled"  # no failure is repeated
 
 
+def test_a_module_that_was_compiled_after_it_had_failed_is_not_removed(host, cache):
+    """Its log may have stayed; it is not believed, and not thrown away either."""
+    entry = write_entry(cache / FOLDER / "MODULE_7+d7517139", graph(7), FLAGS, neff=b"NEFF")
+    (entry / "model.log").write_text("failed at first")
+    age(entry)
+    answer(host, "stock", "cleanup", cache)
+    assert (entry / "model.neff").exists()
+
+
 def test_old_versions_go_only_when_asked_for(host, cache):
     assert "--yes" in ns(host, "stock", "cleanup", cache, "--old-versions", code=2).stderr
     told = answer(host, "stock", "cleanup", cache, "--old-versions", "--yes")

@@ -279,6 +279,15 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(connected, hub)
     assert "--compiler" in ns(connected, "import", f"hf://{REPO}", code=2).stderr
 
 
+def children(pid):
+    """The processes that `pid` has started, but for the one that tidies up after it."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        found = {int(word) for word in file.read().split()}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found |= {int(word) for word in (task / "children").read_text().split()}
+    return {pid for pid in found if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
 def test_an_import_that_is_killed_goes_on_and_asks_for_nothing_twice(connected, hub):
     fill(hub, 60)
     hub.latency = 0.02
@@ -287,8 +296,13 @@ def test_an_import_that_is_killed_goes_on_and_asks_for_nothing_twice(connected, 
     end = time.monotonic() + 60
     while len(list(all_keys(connected.layout))) < 10 and time.monotonic() < end:
         time.sleep(0.01)
+    workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert workers
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
     done = len(list(all_keys(connected.layout)))
     assert 10 <= done < 60
     before = len(hub.seen("resolve", path="model.neff"))
