@@ -262,9 +262,7 @@ def test_flags(compiled, model):
         "flags: --fast-math none here, not there",
         "flags: --new-one here, not there",
     ]
-    assert differences(compiled, model, "--target=trn1", "--framework=XLA", "-O2") == [
-        "flags: the order of the flags: --target=trn1 --framework=XLA here, --framework=XLA --target=trn1 there"
-    ]
+    assert differences(compiled, model, "--target=trn1", "--framework=XLA", "-O2") == []  # their order does not count
 
 
 def test_the_compiler(compiled, model):

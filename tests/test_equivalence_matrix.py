@@ -28,7 +28,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs/equivalence.md"
 # These leave the model's bytes and all that is keyed as it was, so that the direct key finds them.
 DIRECT = {
     *("again", "hash_seed", "work_directory", "logfile", "output", "verbose", "run_id", "separate_value", "optlevel"),
-    *("lnc", "overridden", "directory_moved", "option_file_moved"),
+    *("lnc", "overridden", "option_order", "directory_moved", "option_file_moved"),
 }
 
 

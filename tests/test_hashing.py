@@ -36,7 +36,7 @@ def test_what_a_command_line_tells():
     assert line.output == "o.neff"
     assert line.logfile == "/w/log"
     assert line.target_given
-    assert line.options == ["--target=trn1", "--framework=XLA", "--optlevel=1", "--logical-nc-config=2"]
+    assert line.options == ["--framework=XLA", "--logical-nc-config=2", "--optlevel=1", "--target=trn1"]  # by name
 
 
 def test_the_rightmost_output_and_log_file_win():
