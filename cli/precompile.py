@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperCommand
 from typing_extensions import Self
@@ -175,7 +175,7 @@ class _Display:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[said]}"),
         )
@@ -184,7 +184,9 @@ class _Display:
 
     def __enter__(self) -> Self:
         self._progress.start()
-        self._all = self._progress.add_task("precompiling", total=self._made.jobs, said="")
+        self._all = self._progress.add_task(
+            "precompiling", total=self._made.jobs, count=f"0/{self._made.jobs}", said=""
+        )
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -197,12 +199,13 @@ class _Display:
             self._progress.remove_task(self._lines.pop(known))
         for identity, job in running.items():
             if identity not in self._lines:
-                self._lines[identity] = self._progress.add_task(_short(job), total=None, said=_expected(job))
+                self._lines[identity] = self._progress.add_task(_short(job), total=None, count="", said=_expected(job))
 
     def tell(self, done: Done) -> None:
         """Count a job that ended."""
         failed = f"{len(self._made.failed)} failed" if self._made.failed else ""
-        self._progress.update(self._all, completed=len(self._made.done), said=failed)
+        done_of_all = f"{len(self._made.done)}/{self._made.jobs}"
+        self._progress.update(self._all, completed=len(self._made.done), count=done_of_all, said=failed)
         if self._progress.disable:
             how = f"failed with {done.code}: {done.said}" if done.code else "done"
             presentation.remark(f"{done.job.name}: {how}, {presentation.duration(done.seconds)}")
