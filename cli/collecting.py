@@ -20,6 +20,7 @@ from neuron_store.shim.settings import Settings
 from neuron_store.store.collection.collector import (
     CONTEXTS,
     DIRECTS,
+    QUARANTINED,
     TEMPORARY,
     UNNAMED,
     Progress,
@@ -61,6 +62,7 @@ _WORDS = {
     DIRECTS: "entries that lead nowhere",
     TEMPORARY: "temporary files and locks",
     CONTEXTS: "contexts of published models",
+    QUARANTINED: "files in quarantine",
 }
 _KEPT = {
     PINNED: "pinned",

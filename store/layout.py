@@ -13,6 +13,7 @@
       events/<day>-<uid>         the append-only event log
       pins/                      results and models that are never collected: see collection/pins.py
       collection/                how large the store was: see collection/growth.py
+      quarantine/                what a repair took out: see checking/quarantine.py
       tmp/                       files being written; each locked by its writer
 
 Every write is a temporary file in the same file system, then a rename: a reader sees all of it or none. Whether a
@@ -188,10 +189,10 @@ class Layout:
             finally:
                 os.close(descriptor)  # which may tell of a write that failed
             try:
-                _rename(temporary, path)
+                move_file(temporary, path)
             except FileNotFoundError:
                 self.make_folder(os.path.dirname(path))
-                _rename(temporary, path)
+                move_file(temporary, path)
         except BaseException:
             discard(temporary)
             raise
@@ -228,8 +229,8 @@ def discard(path: str) -> None:
         pass
 
 
-def _rename(temporary: str, path: str) -> None:
-    """Give a file of tmp/ the name `path`, which may be on another file system: a folder linked there."""
+def move_file(temporary: str, path: str) -> None:
+    """Give a file (of tmp/, say) the name `path`, which may be on another file system: a folder linked there."""
     try:
         os.rename(temporary, path)
     except OSError as error:
