@@ -385,6 +385,72 @@ def test_uploads_beside_collections_leave_no_result_without_its_blobs(hub, tmp_p
     assert any(commit.message.startswith("Remove ") for commit in hub.commits(REPO))
 
 
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def kept_file(host):
+    (path,) = (host.store / "remotes").glob("*.records")
+    return path
+
+
+@pytest.mark.parametrize("spoil", [None, b"", b"1 " + b"0" * 32 + b"\n{}", "flip"])
+def test_a_record_is_read_once_as_long_as_what_is_kept_of_it_is_whole(there, hub, spoil):
+    add_remote(hub, 1, 2, 3, age=40 * DAY)
+    told = gc(there, *OLDER)
+    assert hub.count("resolve") == 3
+    data = kept_file(there).read_bytes()
+    if spoil is not None:
+        kept_file(there).write_bytes(spoil if spoil != "flip" else data[:-9] + b"!" + data[-8:])
+    assert gc(there, *OLDER) == told
+    assert hub.count("resolve") == (3 if spoil is None else 6)
+    assert kept_file(there).read_bytes() == data
+
+
+def test_a_record_that_was_replaced_is_read_again(there, hub):
+    add_remote(hub, 1, age=40 * DAY)
+    assert removed(gc(there, *OLDER)) == {"age": 1}
+    add_remote(hub, 1, age=DAY)
+    assert removed(gc(there, *OLDER)) == {}
+
+
+def test_what_comes_to_another_compiler_meanwhile_is_not_looked_at(there, hub):
+    add_remote(hub, 1, age=40 * DAY, version=OLD_VERSION)
+    add_remote(hub, 2)
+    commit = hub.do_commit
+
+    def come_between(call, branch):
+        hub.do_commit = commit
+        add_remote(hub, 3)
+        return commit(call, branch)
+
+    hub.do_commit = come_between
+    assert removed(gc(there, *OLDER, "--yes")) == {"age": 1}
+    assert [request.status for request in hub.seen("commit")] == [412, 200]
+    assert hub.count("tree", path="/tree/main[?]") == 1
+    assert hub.count("tree", path=f"neuronxcc-{OLD_VERSION[:6]}") == 1
+    assert hub.count("tree") == 2
+    assert keys_on(hub.files(REPO)) == {make_key(2), make_key(3)}
+
+
+def test_what_a_limit_asks_of_other_compilers_meanwhile_is_looked_at_there(there, hub):
+    """A result that comes meanwhile makes another folder's go, where a shared blob has come, too."""
+    add_remote(hub, 1, age=40 * DAY, version=OLD_VERSION)
+    add_remote(hub, 2, age=30 * DAY, neff=b"shared" * 1000)
+    add_remote(hub, 3, age=DAY, version=OLD_VERSION)
+    commit = hub.do_commit
+
+    def come_between(call, branch):
+        hub.do_commit = commit
+        add_remote(hub, 4, version=OLD_VERSION)
+        add_remote(hub, 5, neff=b"shared" * 1000)
+        return commit(call, branch)
+
+    hub.do_commit = come_between
+    gc(there, "--max-count", 2, "--yes")
+    assert keys_on(hub.files(REPO)) == {make_key(4), make_key(5)}
+    assert not dangling(hub.files(REPO))
+
+
 # -- other hosts -----------------------------------------------------------------------------------------------------
 
 
