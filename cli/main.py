@@ -10,10 +10,12 @@ import typer
 from neuron_store.cli import (
     add,
     bench,
+    bugreport,
     clearing,
     collecting,
     configuration,
     disk_usage,
+    doctor,
     environment,
     explain,
     hub_repos,
@@ -73,6 +75,8 @@ for module in (
     clearing,
     disk_usage,
     recompressing,
+    doctor,
+    bugreport,
     bench,
 ):
     module.register(app)
