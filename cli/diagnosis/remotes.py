@@ -9,7 +9,7 @@ from typing import Any
 from neuron_store.cli import presentation
 from neuron_store.cli.diagnosis import clock
 from neuron_store.cli.diagnosis.bounded import run_bounded
-from neuron_store.cli.diagnosis.finding import Area, Finding, note, ok, problem, warning
+from neuron_store.cli.diagnosis.finding import Area, Finding, Level, note, ok, problem, warning
 from neuron_store.cli.diagnosis.surroundings import Surroundings
 from neuron_store.cli.remotes import Opened, described_source, open_location, why_no_remote
 from neuron_store.store.remotes.http_connect import shown
@@ -69,7 +69,9 @@ def examine(here: Surroundings) -> Iterator[Finding]:
         yield AREA.find("misconfigured", fault)
     if not locations and not faults:
         yield AREA.find("none", why_no_remote(here.settings))
-    opened = [open_location(location, here.layout, here.settings, patience=here.patience / 2) for location in locations]
+    opened = [
+        open_location(location, here.layout, here.settings, patience=_request_patience(here)) for location in locations
+    ]
     for one in opened:
         yield from _paused(one)
     asked = []
@@ -98,18 +100,24 @@ def _paused(one: Opened) -> Iterator[Finding]:
 
 def _ask_all(asked: list[Opened], here: Surroundings) -> Iterator[Finding]:
     patience = here.patience * _SHARE
-    hub = any(one.location.scheme == "hf" for one in asked)
     work = [partial(_ask, one, here) for one in asked]
-    if hub:
+    if any(one.location.scheme == "hf" for one in asked):
+        # Now, and not in the threads: it replaces the client that they share.
+        prepare(_request_patience(here))
         work.append(partial(_ask_hub, here))
-    for one, outcome in zip([*asked, None], run_bounded(work, patience), strict=False):
-        if outcome.finished and outcome.error is None:
-            yield from outcome.made or []
-        elif one is not None:
-            reason = (
-                f"did not answer within {patience:.0f} s" if not outcome.finished else f"failed ({outcome.error!r})"
-            )
+    outcomes = run_bounded(work, patience)
+    usable = False
+    for one, outcome in zip(asked, outcomes, strict=False):
+        if outcome.made is not None:
+            usable = usable or (one.location.scheme == "hf" and outcome.made[0].level is Level.OK)
+            yield from outcome.made
+        else:
+            late = f"did not answer within {patience:.0f} s"
+            reason = late if not outcome.finished else f"failed ({outcome.error!r})"
             yield AREA.find("no-answer", f"{one.location.url} {reason}", url=one.location.url)
+    for outcome in outcomes[len(asked) :]:
+        # A Hub that is down has been told of already.
+        yield from outcome.made or (_silent(here) if usable else ())
 
 
 def _ask(one: Opened, here: Surroundings) -> list[Finding]:
@@ -145,7 +153,7 @@ def _ask(one: Opened, here: Surroundings) -> list[Finding]:
 
 def _ask_hub(here: Surroundings) -> list[Finding]:
     """Measure one round trip to the Hub on a connection that is open already, and compare clocks."""
-    trip = _round_trip(hub_endpoint(here.environ), here.patience / 2)
+    trip = _round_trip(hub_endpoint(here.environ))
     where = shown(hub_endpoint(here.environ))
     kind = "slow" if trip.seconds > _SLOW else "answers"
     found = [
@@ -157,8 +165,17 @@ def _ask_hub(here: Surroundings) -> list[Finding]:
     return found + ([compared] if compared else [])
 
 
-def _round_trip(endpoint: str, patience: float) -> _RoundTrip:
-    prepare(patience)
+def _silent(here: Surroundings) -> Iterator[Finding]:
+    where = shown(hub_endpoint(here.environ))
+    yield AREA.find("slow", f"{where} does not answer a request for its front page", endpoint=where, seconds=None)
+
+
+def _request_patience(here: Surroundings) -> float:
+    """Return the seconds after which one request is given up: the same for all that share huggingface_hub's client."""
+    return min(here.settings.upload_timeout, here.patience / 2)
+
+
+def _round_trip(endpoint: str) -> _RoundTrip:
     from huggingface_hub import get_session
 
     session = get_session()
