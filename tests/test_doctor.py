@@ -647,7 +647,7 @@ def test_a_remote_that_hangs_is_a_problem_and_the_others_are_asked(host, hub):
         "def slow(path):\n    if path == '/hangs': threading.Event().wait()\n    return isdir(path)\n"
         "os.path.isdir = slow"
     )
-    found = diagnose(host, "--timeout", "5", **patched(host, patch))
+    found = diagnose(host, "--timeout", "12", **patched(host, patch))
     assert "file:///hangs" in found.what("remotes.no-answer")
     assert "alice/cache" in found.what("remotes.usable")
 
@@ -659,7 +659,7 @@ def test_a_hub_far_away_is_told(online, hub):
 
 def test_a_hub_whose_front_page_does_not_answer_is_told(online, hub):
     hub.fail(None, Stall(600, when="headers"), times=None, path="^/$")
-    found = diagnose(online, "--timeout", "5")
+    found = diagnose(online, "--timeout", "12")
     assert "may be read and written" in found.what("remotes.usable")
     assert found.facts("remotes.slow")["seconds"] is None
 
