@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGALRM, _stop)
     signal.setitimer(signal.ITIMER_REAL, _LONGEST)
     # Whatever goes wrong, the person who types sees no more than that nothing is offered.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, KeyboardInterrupt):
         shell, *words = arguments
         prefix = ""
         if shell == "bash":
@@ -209,7 +209,8 @@ def complete(root: Tree, words: list[str], *, with_prefixes: bool = True) -> Ans
     if word.startswith("-") and not typed.ended:
         return _option(typed, word, with_prefixes=with_prefixes)
     if typed.command["commands"]:
-        return Answer("values", _commands(typed.command, word))
+        # After a word that is no command, nothing is known.
+        return Answer("values", [] if typed.positional else _commands(typed.command, word))
     return _argument(typed, word, len(before), with_prefixes=with_prefixes)
 
 
