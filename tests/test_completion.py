@@ -109,7 +109,7 @@ def test_bash_offers_values_of_every_kind(at):
     assert "neuronx-cc" in in_bash(at, "neuron-store run -m x neuronx")
     assert in_bash(at, "neuron-store run -- cat fi") == ["file.tar.gz"]
     assert in_bash(at, "neuron-store no-such-command ") == []
-    assert in_bash(at, "neuron-store 'show") == []
+    assert in_bash(at, "neuron-store 'sho") == ["show"]
 
 
 def test_an_option_is_offered_once_unless_it_can_be_repeated(host):
