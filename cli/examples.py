@@ -196,4 +196,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             f"neuron-store bench {_CACHE}/*/*/model.hlo_module.pb --flags '--target=trn1' --plot saved.png",
         ),
     ),
+    "completion": (
+        ("in every new shell from now on", "neuron-store completion --install"),
+        ("in this bash", 'eval "$(neuron-store completion bash)"'),
+        ("in fish", "neuron-store completion fish | source"),
+        ("zsh, in a folder of its fpath", "neuron-store completion zsh > ~/.zfunc/_neuron-store"),
+    ),
 }

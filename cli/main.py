@@ -13,6 +13,7 @@ from neuron_store.cli import (
     bugreport,
     clearing,
     collecting,
+    completion,
     configuration,
     disk_usage,
     doctor,
@@ -45,7 +46,7 @@ app = typer.Typer(
     name=PROGRAM,
     help="A neuronx-cc that never compiles the same subgraph twice.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # usage errors are plain text, as help is (see help.py)
     context_settings={
@@ -81,6 +82,7 @@ for module in (
     doctor,
     bugreport,
     bench,
+    completion,
 ):
     module.register(app)
 
