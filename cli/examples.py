@@ -180,11 +180,26 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("smaller, once the compiling is done", "neuron-store recompress --level 19"),
         ("as it is, for the fastest hits", "neuron-store recompress --level 0 -j 4"),
     ),
+    "doctor": (
+        ("what is wrong in this shell", "neuron-store doctor"),
+        ("for a program", "neuron-store doctor --json"),
+        ("only what matters, and no network", "neuron-store doctor --brief --offline"),
+    ),
+    "bugreport": (
+        ("one file to look through, then to attach to an issue", "neuron-store bugreport"),
+        ("elsewhere, as a .zip", "neuron-store bugreport -o /tmp/report.zip"),
+    ),
     "bench": (
         ("on a small built-in set", "neuron-store bench"),
         (
             "on your own subgraphs, with a picture",
             f"neuron-store bench {_CACHE}/*/*/model.hlo_module.pb --flags '--target=trn1' --plot saved.png",
         ),
+    ),
+    "completion": (
+        ("in every new shell from now on", "neuron-store completion --install"),
+        ("in this bash", 'eval "$(neuron-store completion bash)"'),
+        ("in fish", "neuron-store completion fish | source"),
+        ("zsh, in a folder of its fpath", "neuron-store completion zsh > ~/.zfunc/_neuron-store"),
     ),
 }

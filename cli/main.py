@@ -10,10 +10,13 @@ import typer
 from neuron_store.cli import (
     add,
     bench,
+    bugreport,
     clearing,
     collecting,
+    completion,
     configuration,
     disk_usage,
+    doctor,
     environment,
     explain,
     hub_repos,
@@ -43,7 +46,7 @@ app = typer.Typer(
     name=PROGRAM,
     help="A neuronx-cc that never compiles the same subgraph twice.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # usage errors are plain text, as help is (see help.py)
     context_settings={
@@ -76,7 +79,10 @@ for module in (
     clearing,
     disk_usage,
     recompressing,
+    doctor,
+    bugreport,
     bench,
+    completion,
 ):
     module.register(app)
 

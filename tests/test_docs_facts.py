@@ -7,7 +7,7 @@ import pytest
 
 from neuron_store.hashing.environment import KEY_VARIABLES
 from neuron_store.shim.counters import COUNTERS, MISS, PASS
-from neuron_store.shim.settings import SETTINGS
+from neuron_store.shim.settings import OTHER_VARIABLES, SETTINGS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,7 +33,7 @@ def test_every_counter_and_setting_that_is_named_exists(path):
     known = {*COUNTERS, *SETTINGS}
     assert set(re.findall(rf"`((?:{groups})_[a-z_]+[a-z])`", text)) <= known
     variables = set(re.findall(r"\bNEURON_STORE_[A-Z_]+[A-Z]\b", text))
-    ours = {f"NEURON_STORE_{name.upper()}" for name in SETTINGS} | {"NEURON_STORE_CONFIG", "NEURON_STORE_RUN"}
+    ours = {f"NEURON_STORE_{name.upper()}" for name in SETTINGS} | set(OTHER_VARIABLES)
     assert {name for name in variables - ours if not name.startswith("NEURON_STORE_MODEL")} == set()
     for name in re.findall(r"neuron-store config set (\w+)", text):
         assert name in SETTINGS or name == "NAME"
