@@ -20,6 +20,7 @@ from neuron_store.cli import (
     hub_repos,
     keys,
     lookup,
+    manual,
     pinning,
     precompile,
     presentation,
@@ -79,6 +80,7 @@ for module in (
     recompressing,
     bench,
     completion,
+    manual,
 ):
     module.register(app)
 
