@@ -42,7 +42,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")  # colours and bold letters, which move no
 def full(host):
     """A host with a result of a long name, a remote that is a folder, and a stock cache's folder."""
     path = host.model("graph.pb")
-    long = host.model(f"{MODULE}.hlo_module.pb")
+    long = host.model(f"{MODULE}.hlo_module.pb", b"\x0a\x04main of a long name")
     for each in (path, long):
         host.cc("compile", each, "--framework=XLA", "--target=trn1", "-o", f"{each.with_suffix('.neff')}")
     (host.base / "shared").mkdir()
