@@ -128,7 +128,6 @@ def on_terminal(host, words, variables):
         ("gc --max-size lots", 2),
         ("stats --since yesterdayish", 2),
         ("config set no_such_setting 1", 2),
-        ("key -- neuronx-cc compile /no/such/file.pb --target trn1", 1),
         ("run -- no-such-program", 127),
         ("run -- ./graph.pb", 126),
         ("verify --key zz", 1),
@@ -136,7 +135,7 @@ def on_terminal(host, words, variables):
         ("unpin", 1),
         ("list nonsense://", 2),
         ("pull zz", 1),
-        ("clear", 1),
+        ("clear", 2),
         ("", 2),
     ],
 )
