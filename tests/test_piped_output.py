@@ -13,6 +13,7 @@ MODULE = "MODULE_" + "a_rather_long_name_of_a_graph_" * 5
 # What reads alone, with what it needs; KEY stands for a result's.
 READING = (
     "config",
+    "doctor --offline",
     "du",
     "env",
     "env --path",
