@@ -162,7 +162,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("until the limits of the settings hold", "neuron-store gc"),
         ("only see what would go", "neuron-store gc --max-size 200G --dry-run"),
         ("what was not used for a month", "neuron-store gc --older-than 30d"),
-        ("all of an old compiler", "neuron-store gc --compiler 2.14"),
+        ("see what a remote could do without", "neuron-store gc --remote my-org/cache --older-than 90d --dry-run"),
     ),
     "pin": (
         ("keep all that a model needs", f"neuron-store pin {_MODEL}"),
@@ -206,5 +206,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("in this bash", 'eval "$(neuron-store completion bash)"'),
         ("in fish", "neuron-store completion fish | source"),
         ("zsh, in a folder of its fpath", "neuron-store completion zsh > ~/.zfunc/_neuron-store"),
+    ),
+    "man": (
+        ("read it", "neuron-store man"),
+        ("where `man neuron-store` finds it", "neuron-store man --install"),
+        ("for a package of your own", "neuron-store man > neuron-store.1"),
     ),
 }

@@ -22,6 +22,7 @@ from neuron_store.cli import (
     hub_repos,
     keys,
     lookup,
+    manual,
     pinning,
     precompile,
     presentation,
@@ -85,6 +86,7 @@ for module in (
     bugreport,
     bench,
     completion,
+    manual,
 ):
     module.register(app)
 
