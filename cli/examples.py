@@ -42,6 +42,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("of the last two days", "neuron-store stats --since 2d"),
         ("every counter, for a program", "neuron-store stats --json"),
     ),
+    "watch": (
+        ("a job that runs, from another terminal; Ctrl-C ends it", "neuron-store watch"),
+        ("how things stand, for a script", "neuron-store watch --once --json"),
+        ("into a log, until it was quiet for ten minutes", "neuron-store watch --until-idle 600 > watch.log"),
+    ),
     "list": (
         ("what the local store holds, the newest first", "neuron-store list"),
         ("the ten largest", "neuron-store list --sort size --limit 10"),

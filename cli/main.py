@@ -37,6 +37,7 @@ from neuron_store.cli import (
     stock_folder,
     stock_import,
     verify,
+    watch,
 )
 from neuron_store.cli.command_tree import PROGRAM
 from neuron_store.cli.help import build
@@ -61,6 +62,7 @@ for module in (
     runs,
     add,
     statistics,
+    watch,
     results,
     configuration,
     keys,
