@@ -114,7 +114,9 @@ def register(app: typer.Typer) -> None:
 
 
 def stats(
-    since: Annotated[str, typer.Option(help="Only what happened since: 90s, 15m, 1h, 2d, 1w, or a date.")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="Only what happened since: 90s, 15m, 1h, 2d, 1w, or a date.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every counter.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Show the counters that are zero, too.")] = False,
 ) -> None:

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    key: Annotated[str, typer.Option(help="Only the result with this key, or its first digits.")] = "",
+    key: Annotated[str, typer.Option(metavar="KEY", help="Only the result with this key, or its first digits.")] = "",
     mend: Annotated[
         bool, typer.Option("--repair", help="Mend what is wrong; what is damaged goes to the store's quarantine.")
     ] = False,

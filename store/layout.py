@@ -7,11 +7,13 @@
       blobs/cd/<sha256>[.zst]    output bytes, mode 0444
       compilers/<hash>           remembered compiler identities
       locks/<key>                one compile at a time
+      in-flight/                 what shims are at, for who watches: see in_flight.py
       queue/<remote>/<key>       results that a writable remote still lacks
       remotes/<remote>           what this host remembers of a remote
       contexts/<id>/             which keys the runs of a model asked for: see registry/contexts.py
       events/<day>-<uid>         the append-only event log
       pins/                      results and models that are never collected: see collection/pins.py
+      imports/                   what was taken in from stock repos: see cli/stock_hub.py
       collection/                how large the store was: see collection/growth.py
       quarantine/                what a repair took out: see checking/quarantine.py
       tmp/                       files being written; each locked by its writer
@@ -31,6 +33,9 @@ ROOT_TAG = (
     b"# This folder is a compile cache made by neuron-store. It can be deleted at any time.\n"
     b"# About cache folder tags: https://bford.info/cachedir/\n"
 )
+# All of the above: what else lies in a store's root is foreign, see checking/.
+FOLDERS = ("results", "direct", "blobs", "compilers", "locks", "in-flight", "queue", "remotes", "contexts", "events")
+FOLDERS += ("pins", "imports", "collection", "quarantine", "tmp")
 MODEL_VARIABLE = "NEURON_STORE_MODEL"  # where the environment has it, what is compiled is noted in a context
 KEY_LENGTH = 32
 BLOB_LENGTH = 64

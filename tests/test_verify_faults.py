@@ -1,5 +1,6 @@
 """`neuron-store verify` finds every kind of fault that is planted in a store, tells what to do, and repairs it."""
 
+import re
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from planted_faults import Planter, age, flip, rewrite, snapshot
 from stores import DAY, add_result, store_bytes
 from uploads import records_of
 
+from neuron_store.store import layout
 from neuron_store.store.checking.check import check_store
 from neuron_store.store.queue import enqueue
 from neuron_store.store.results import load_result, save_result
@@ -167,14 +169,14 @@ def test_all_at_once_are_found_and_repaired(host, hub):
 
 
 def test_what_a_running_shim_may_be_writing_is_no_fault(compiled):
-    layout = compiled.layout
+    store = compiled.layout
     (compiled.store / "locks").mkdir(exist_ok=True)
     (compiled.store / "locks" / ("6" * 32)).touch()
     (compiled.store / "tmp/999-fresh").write_text("half")
-    with Writing(layout):
-        store_bytes(layout, b"a result's to be" * 1000)
-        assert check_store(layout, 2).findings == []
-    assert [finding.kind for finding in check_store(layout, 2).findings] == ["orphan_blob"]
+    with Writing(store):
+        store_bytes(store, b"a result's to be" * 1000)
+        assert check_store(store, 2).findings == []
+    assert [finding.kind for finding in check_store(store, 2).findings] == ["orphan_blob"]
 
 
 def test_a_lock_that_is_held_is_not_stale_however_old(compiled):
@@ -367,3 +369,8 @@ def test_one_result_is_checked_alone(compiled):
     compiled.planter.orphan_blob()
     assert answer(compiled, "verify", "--key", compiled.keys[1])["found"] == {}
     assert answer(compiled, "verify", "--key", compiled.keys[0], code=1)["found"] == {"damaged_blob": 1}
+
+
+def test_every_folder_that_the_layout_tells_of_is_one_of_ours():
+    told = re.findall(r"^      ([a-z-]+)/", layout.__doc__, re.MULTILINE)
+    assert sorted(told) == sorted(layout.FOLDERS)

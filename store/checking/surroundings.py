@@ -8,15 +8,13 @@ from collections.abc import Iterator
 
 from neuron_store.store.checking.blob_files import is_young
 from neuron_store.store.checking.faults import DANGLING, STALE_LOCK, UNREADABLE, Finding
-from neuron_store.store.checking.quarantine import QUARANTINE
 from neuron_store.store.checking.view import View
 from neuron_store.store.collection.collector import COLLECTOR
-from neuron_store.store.layout import KEY_LENGTH, is_hex
+from neuron_store.store.layout import FOLDERS, KEY_LENGTH, is_hex
 from neuron_store.store.upload_lock import FOREGROUND, UPLOADER
 
 WITH_RECORDS = ("results", "direct", "blobs")
-_NOTES = ("compilers", "remotes", "contexts", "events", "pins", "collection", "imports")
-_FOLDERS = (*WITH_RECORDS, *_NOTES, "locks", "queue", "tmp", QUARANTINE)
+_NOTES = ("compilers", "in-flight", "remotes", "contexts", "events", "pins", "imports", "collection")
 _FILES = ("CACHEDIR.TAG",)
 _STAY = (".swept", UPLOADER, FOREGROUND, COLLECTOR, "uploader-starting")  # locks that are there at rest
 _ASIDE = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]{8}")  # see queue.py
@@ -30,7 +28,7 @@ def look_around(view: View, keys: "set[str]") -> list[Finding]:
     root = view.layout.root
     for entry in view.listing(root, findings):
         is_folder = entry.is_dir()
-        if not (is_folder and entry.name in _FOLDERS) and not (not is_folder and entry.name in _FILES):
+        if not (is_folder and entry.name in FOLDERS) and not (not is_folder and entry.name in _FILES):
             findings.append(view.foreign(entry.path))
     for folder in ("locks", "tmp"):
         findings += [
