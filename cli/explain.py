@@ -15,7 +15,7 @@ from neuron_store.cli.explanation import Explanation, compare, equal_components
 from neuron_store.cli.inquiry import Inquiry, served_result
 from neuron_store.cli.keys import CONTEXT, passed
 from neuron_store.cli.sides import Side, side_of_inquiry, side_of_result
-from neuron_store.cli.statistics import group_of
+from neuron_store.cli.totals import group_of
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.counters import COUNTERS, HIT, MISS
 from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound

@@ -17,7 +17,7 @@ from neuron_store.cli.as_uploaded import show_as_uploaded
 from neuron_store.cli.context import events_of, local_store, readable_store, settings
 from neuron_store.cli.model_listing import list_models
 from neuron_store.cli.remote_listing import Filters, chosen_remote, list_rows, list_versions
-from neuron_store.cli.statistics import group_of
+from neuron_store.cli.totals import group_of
 from neuron_store.shim.counters import HIT
 from neuron_store.store.errors import ConfigurationError, CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
