@@ -10,7 +10,6 @@ from rich.text import Text
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import local_store, settings, store_fault
-from neuron_store.cli.prometheus import export_metrics
 from neuron_store.cli.remotes import open_location
 from neuron_store.cli.totals import DIMENSIONS, Activity, Totals, group_of, read_activity
 from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
@@ -65,6 +64,8 @@ def stats(
     usage = measure_usage(layout)
     queues = waiting_queues(layout)
     if prometheus:
+        from neuron_store.cli.prometheus import export_metrics  # which takes a while to import
+
         export_metrics(prometheus, activity, usage, queues)
     elif as_json:
         store = {"dir": layout.root, "results": usage.results, "blobs": usage.blobs, "bytes": usage.bytes}
