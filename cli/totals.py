@@ -8,8 +8,8 @@ from typing import Any
 
 from neuron_store.shim.counters import COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
 from neuron_store.shim.settings import state_folder
-from neuron_store.store.event_groups import Group, Groups, Sums, group_events, group_given
-from neuron_store.store.events import Event
+from neuron_store.store.event_groups import Group, Groups, Sums, group_events, group_given, hits_by_key
+from neuron_store.store.events import Event, read_events
 from neuron_store.store.layout import Layout
 from neuron_store.store.remotes import answers
 
@@ -194,3 +194,12 @@ def read_activity(layout: Layout, since: float = 0.0) -> Activity:
     aside = group_events(Layout(state_folder(os.environ)), since)
     activity.add({group: sums for group, sums in aside.items() if ("store", layout.root) in group.fields})
     return activity
+
+
+def read_hits(layout: Layout, since: float = 0.0) -> "collections.Counter[str]":
+    """Return how often each result was served since then (Unix seconds): key -> hits."""
+    found = hits_by_key(layout, since)
+    for event in read_events(Layout(state_folder(os.environ)), since):
+        if event.fields.get("store") == layout.root and group_of(event.outcome) == HIT:
+            found[event.fields.get("key", "")] += event.count
+    return found

@@ -9,13 +9,14 @@ import collections
 import gc
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from neuron_store.hashing.inputs import open_regular
-from neuron_store.store.events import PLACED, SUMMED, VERSION, Event, day_of, event_files, read_shared, unescape
+from neuron_store.store.events import OWN, PLACED, SUMMED, VERSION, Event, day_of, event_files, read_shared, unescape
 from neuron_store.store.layout import Layout
 
 _PIECE = 2 << 20  # bytes of the log that are in memory at once, in each process
@@ -24,7 +25,9 @@ _STEP = 1 << 16  # bytes, in the search for a line's beginning
 _BEGINNING = f"\n{VERSION}\t".encode()
 _FIRST, _LAST = _BEGINNING[:-1], b".\n"  # the first and the last word of a piece; between lines stand both
 _WORDS = 4  # of a line: its own, what is summed up, what is shared, and the end
+_HIT, _SUMMED_UP = b"hit_", b" count="
 _DAY = 10  # characters
+_Part = TypeVar("_Part")
 
 
 @dataclass
@@ -75,14 +78,33 @@ def group_events(layout: Layout, since: float = 0.0, *, processes: "int | None" 
 
     `processes`: how many read; None: as many as there are cores, where the log is long.
     """
+    with _reading(_read_piece, layout, since, processes) as parts:
+        return _decode(_merged(parts))
+
+
+def hits_by_key(layout: Layout, since: float = 0.0) -> "collections.Counter[str]":
+    """Return how often each result was served since then (Unix seconds): key -> hits."""
+    found: collections.Counter[str] = collections.Counter()
+    with _reading(_read_hits, layout, since) as parts:
+        for part in parts:
+            found.update(part)
+    return found
+
+
+@contextmanager
+def _reading(
+    read: "Callable[[tuple[str, int, int], float], _Part]", layout: Layout, since: float, processes: "int | None" = None
+) -> "Iterator[Iterable[_Part]]":
+    """Yield what `read` makes of each piece of the log: by several processes, where that is worth it."""
     pieces = [piece for path in event_files(layout, since) for piece in _pieces(path)]
     total = sum(end - start for _, start, end in pieces)
     workers = min(processes or len(os.sched_getaffinity(0)), len(pieces))
     with _without_cycle_search():
         if workers > 1 and (processes or total >= _WORTH_FORKING):
             with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-                return _decode(_merged(pool.map(_read_piece, pieces, [since] * len(pieces))))
-        return _decode(_merged(_read_piece(piece, since) for piece in pieces))
+                yield pool.map(read, pieces, [since] * len(pieces))
+        else:
+            yield (read(piece, since) for piece in pieces)
 
 
 def group_given(events: "Iterable[Event]") -> Groups:
@@ -151,6 +173,30 @@ def _next_beginning(descriptor: int, position: int, size: int) -> int:
 
 
 def _read_piece(piece: "tuple[str, int, int]", since: float) -> "dict[tuple[str, bytes], Sums]":
+    parts: collections.defaultdict[bytes, list[bytes]] = collections.defaultdict(list)
+    for _, summed, shared in _lines_of(piece, since):
+        parts[shared].append(summed)
+    name = os.path.basename(piece[0])
+    return {(name, shared): _sum_parts(texts, shared) for shared, texts in parts.items()}
+
+
+def _read_hits(piece: "tuple[str, int, int]", since: float) -> "collections.Counter[str]":
+    place = 1 + OWN.index("key")
+    found: collections.Counter[str] = collections.Counter()
+    for own, _, shared in _lines_of(piece, since):
+        if shared.startswith(_HIT):
+            words = own.split(b" ", place + 1)
+            if len(words) > place:
+                found[words[place].decode()] += _count(shared) if _SUMMED_UP in shared else 1
+    return found
+
+
+def _count(shared: bytes) -> int:
+    return Event(0.0, "", read_shared(shared.decode("utf-8", "surrogateescape"))[1]).count
+
+
+def _lines_of(piece: "tuple[str, int, int]", since: float) -> "Iterable[tuple[bytes, bytes, bytes]]":
+    """Return the parts of each whole line of a piece, of events at or after `since`."""
     path, start, end = piece
     try:
         descriptor = open_regular(path)
@@ -159,15 +205,9 @@ def _read_piece(piece: "tuple[str, int, int]", since: float) -> "dict[tuple[str,
         finally:
             os.close(descriptor)
     except OSError:
-        return {}
+        return []
     lines = _split(data)
-    parts: collections.defaultdict[bytes, list[bytes]] = collections.defaultdict(list)
-    if since > 0:
-        lines = [line for line in lines if _is_in_time(line[0], since)]
-    for _, summed, shared in lines:
-        parts[shared].append(summed)
-    name = os.path.basename(path)
-    return {(name, shared): _sum_parts(texts, shared) for shared, texts in parts.items()}
+    return [line for line in lines if _is_in_time(line[0], since)] if since > 0 else lines
 
 
 def _split(data: bytes) -> "Iterable[tuple[bytes, bytes, bytes]]":
