@@ -259,14 +259,14 @@ def _gaps(text: bytes) -> int:
 def _sum_columns(columns: "list[list[bytes]]", fields: "dict[str, str]") -> Sums:
     none: list[bytes] = []
     seconds, sizes, fetched, asked = [*columns, none, none, none][: len(SUMMED)]
-    known = [text for text in seconds if text]
     answers = collections.Counter(asked)
+    spent, known = _total(seconds)
     sums = Sums(
         count=len(seconds),
-        seconds=_total(known),
-        unknown=len(seconds) - len(known),
-        bytes=int(_total(sizes)),
-        fetched=int(_total(fetched)),
+        seconds=spent,
+        unknown=len(seconds) - known,
+        bytes=int(_total(sizes)[0]),
+        fetched=int(_total(fetched)[0]),
         asked=collections.Counter({_text(text): count for text, count in answers.items() if text}),
     )
     if "count" in fields:
@@ -283,16 +283,17 @@ def _text(value: bytes) -> str:
     return unescape(value.decode("utf-8", "surrogateescape"))
 
 
-def _total(texts: "Iterable[bytes]") -> float:
-    """Return the sum of what can be read as numbers."""
+def _total(texts: "Iterable[bytes]") -> "tuple[float, int]":
+    """Return the sum of what can be read as numbers, and how many these are."""
     texts = [text for text in texts if text]
     try:
         total = sum(map(float, texts))
     except ValueError:
         total = float("nan")
     if total - total == 0:
-        return total
-    return sum(number for number in map(_number, texts) if number is not None)
+        return total, len(texts)
+    numbers = [number for number in map(_number, texts) if number is not None]
+    return sum(numbers), len(numbers)
 
 
 def _number(text: bytes) -> "float | None":
