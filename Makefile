@@ -16,13 +16,18 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench,docs,test]'
 	touch $@ $(VENV)/.demo
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "neuron-store needs Python 3.10 or newer; run: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# The documentation as a site that needs no network: build/site/index.html.
+.PHONY: docs
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
 
 # Real HLO from JAX, compiled once with XLA's CPU backend through the shim, then served.
 demo: $(VENV)/.demo

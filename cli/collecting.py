@@ -14,6 +14,7 @@ from rich.table import Table
 from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store, settings
 from neuron_store.shim.archiving import ARCHIVE_COMMAND
+from neuron_store.cli.remote_collecting import Wishes, collect_remote
 from neuron_store.shim.collecting import COLLECT_COMMAND
 from neuron_store.shim.log import write_log
 from neuron_store.shim.quantities import read_bytes, read_seconds, read_share
@@ -98,14 +99,38 @@ def collect_garbage(
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", "-r", help="Of a remote, NAME or the first that may be written to.")
+    ] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="With --remote: org/name, hf://… or file:///….")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it, from a remote too.")] = False,
+    include_registered: Annotated[
+        bool, typer.Option("--include-registered", help="Also results that models of the remote's registry need.")
+    ] = False,
+    squash_history: Annotated[
+        bool, typer.Option("--squash-history", help="Then make one commit of the repo's history, which is lost.")
+    ] = False,
+    purge_lfs: Annotated[
+        bool, typer.Option("--purge-lfs", help="Then delete, for good, stored LFS objects that are no file any more.")
+    ] = False,
 ) -> None:
     """Remove results, the least recently used first, until the limits hold; and what no result needs.
 
     Limits that are not given are those of the settings. With --model or --compiler, only the limits that are given
     count, for these results alone; if none is given, all of these go.
+
+    With --remote, results go from a Hub repo or a shared folder, the oldest first, and only the limits that are given
+    count. Nothing is removed there without --yes.
     """
     chosen = settings()
     layout = readable_store()
+    wishes = Wishes(
+        include_registered=include_registered,
+        squash_history=squash_history,
+        purge_lfs=purge_lfs,
+        act=yes and not dry_run,
+    )
+    _require_fitting(wishes, name, min_free, remote=remote)
     given = Limits(
         size=_read("--max-size", max_size, read_bytes),
         age=_read("--older-than", older_than, read_seconds),
@@ -115,11 +140,31 @@ def collect_garbage(
         model=model,
         compiler=compiler,
     )
+    if remote:
+        collect_remote(chosen, layout, name, given, wishes, as_json=as_json)
+        return
     limits = given if given.selective else merged(given, limits_of(chosen, layout))
     report = run_collection(layout, limits, dry_run=dry_run)
     if not dry_run:
         archive(layout, chosen)
     show(layout, report, dry_run=dry_run, as_json=as_json)
+
+
+def _require_fitting(wishes: Wishes, name: str, min_free: str, *, remote: bool) -> None:
+    """Raise ConfigurationError for what is said of a remote without --remote, or of a disk with it."""
+    if remote:
+        if min_free:
+            raise ConfigurationError("--min-free is of a disk, and a remote has none: give --max-size")
+        return
+    if name:
+        raise ConfigurationError(f"{name}: give --remote to remove results from a remote")
+    for option, given in (
+        ("--include-registered", wishes.include_registered),
+        ("--squash-history", wishes.squash_history),
+        ("--purge-lfs", wishes.purge_lfs),
+    ):
+        if given:
+            raise ConfigurationError(f"{option} is for remotes: give --remote")
 
 
 def _whole(layout: Layout) -> int:

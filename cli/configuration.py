@@ -78,7 +78,7 @@ def _unknown_names() -> list[str]:
 
 @_config.command("set")
 def set_value(
-    name: Annotated[str, typer.Argument(help="The setting's name.")],
+    name: Annotated[str, typer.Argument(metavar="SETTING", help="The setting's name.")],
     value: Annotated[str, typer.Argument(help="Its value; an empty one takes the setting out of the file.")],
 ) -> None:
     """Write a setting to the configuration file."""

@@ -37,7 +37,10 @@ def register(app: typer.Typer) -> None:
 
 def create(
     name: Annotated[
-        str, typer.Option("--name", "-n", help=f"The repo's name, org/name or name; by default {DEFAULT_NAME}.")
+        str,
+        typer.Option(
+            "--name", "-n", metavar="REPO", help=f"The repo's name, org/name or name; by default {DEFAULT_NAME}."
+        ),
     ] = "",
     public: Annotated[bool, typer.Option("--public", help="Let everyone read it; by default it is private.")] = False,
 ) -> None:
@@ -62,7 +65,7 @@ def create(
 
 
 def set_name(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The repo's name, org/name. It must exist.")],
+    name: Annotated[str, typer.Argument(metavar="REPO", help="The repo's name, org/name. It must exist.")],
 ) -> None:
     """Use a repo on the Hugging Face Hub, which must exist, before all other remotes."""
     repo = _plain_name(name)

@@ -35,15 +35,18 @@ from neuron_store.cli import (
     stock_import,
     verify,
 )
+from neuron_store.cli.command_tree import PROGRAM
+from neuron_store.cli.help import build
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import NeuronStoreError
 
 app = typer.Typer(
-    name="neuron-store",
+    name=PROGRAM,
     help="A neuronx-cc that never compiles the same subgraph twice.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # usage errors are plain text, as help is (see help.py)
     context_settings={
         "help_option_names": ["-h", "--help"],
         # Options may be written as optimum-neuron writes its own: --batch_size.
@@ -99,10 +102,15 @@ def main() -> None:
     """Run the command line; end with an exit code, and with a message instead of a traceback."""
     _prepare_streams()
     try:
+        stdout = sys.stdout
         try:
-            app()
+            build(app)(prog_name=PROGRAM)
+        except SystemExit:
+            if sys.stdout is not stdout:  # click has put another there: nobody reads this one any more
+                raise BrokenPipeError from None
+            raise
         finally:
-            sys.stdout.flush()
+            stdout.flush()
     except NeuronStoreError as error:
         _end(str(error), error.exit_code)
     except BrokenPipeError:

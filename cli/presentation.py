@@ -24,8 +24,8 @@ SHOWN_KEY = 12  # digits
 def print_table(table: Table) -> None:
     """Write a table to stdout: as wide as the terminal (or COLUMNS); into a file or pipe, as wide as need be."""
     # What is shown are names and paths: no square bracket or colon in them is markup.
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    console = Console(highlight=False, markup=False, emoji=False, force_terminal=takes_colour(sys.stdout))
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = _UNBOUNDED
     with console.capture() as captured:
         console.print(table)
@@ -34,8 +34,23 @@ def print_table(table: Table) -> None:
 
 def progress(*columns: ProgressColumn) -> Progress:
     """Return a progress display on stderr that vanishes when it ends; nothing at all where no terminal is."""
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    there = sys.stderr.isatty() and not _is_dumb()
+    return Progress(*columns, console=Console(stderr=True, force_terminal=there), transient=True, disable=not there)
+
+
+def takes_colour(stream: TextIO) -> bool:
+    """Tell whether colours and bold letters may go to a stream.
+
+    NO_COLOR says no for every stream, FORCE_COLOR yes for those that are no terminal (a CI's log), a dumb terminal no.
+    """
+    if os.environ.get("NO_COLOR") or _is_dumb():
+        return False
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+def _is_dumb() -> bool:
+    """Whether the terminal, if there is one, knows no escape sequences."""
+    return os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
 
 
 def table_of_results(numbers: dict[str, int]) -> Table:

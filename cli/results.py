@@ -64,10 +64,14 @@ def list_results(
     models: Annotated[bool, typer.Option("--models", help="The remote's entries for all models.")] = False,
     compiler: Annotated[
         str,
-        typer.Option("--compiler", "--version", "-c", "-v", help="Only of compilers whose version starts so."),
+        typer.Option(
+            "--compiler", "--version", "-c", "-v", metavar="VERSION", help="Only of compilers whose version starts so."
+        ),
     ] = "",
-    since: Annotated[str, typer.Option(help="Only results made since: 1h, 2d, or a date.")] = "",
-    min_seconds: Annotated[float, typer.Option(help="Only results that took at least so long to compile.")] = 0.0,
+    since: Annotated[str, typer.Option(metavar="WHEN", help="Only results made since: 1h, 2d, or a date.")] = "",
+    min_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Only results that took at least so long to compile.")
+    ] = 0.0,
     sort: Annotated[Order, typer.Option(help="What comes first.")] = Order.AGE,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")] = 0,
     remote: Annotated[bool, typer.Option("--remote", help="List the first of the configured remotes.")] = False,

@@ -46,7 +46,9 @@ def register(app: typer.Typer) -> None:
 
 
 def stats(
-    since: Annotated[str, typer.Option(help="Only what happened since: 90s, 15m, 1h, 2d, 1w, or a date.")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="Only what happened since: 90s, 15m, 1h, 2d, 1w, or a date.")
+    ] = "",
     by: Annotated[Dimension | None, typer.Option(help="A line for each day, model, compiler or host.")] = None,
     reasons: Annotated[
         bool, typer.Option("--reasons", help="What exactly the misses, bypasses and errors were about, with counts.")

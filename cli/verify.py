@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    key: Annotated[str, typer.Option(help="Only the result with this key, or its first digits.")] = "",
+    key: Annotated[str, typer.Option(metavar="KEY", help="Only the result with this key, or its first digits.")] = "",
     recompile: Annotated[
         str, typer.Option(metavar="N|P%", help="Compile so many results, or such a share, again and compare.")
     ] = "",

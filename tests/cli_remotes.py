@@ -60,10 +60,13 @@ def saved(host):
     return path.read_text() if path.exists() else None
 
 
-def end_uploaders(host, number=signal.SIGKILL):
-    """End the uploaders that a host's shim has started (one that waits for a Hub outlives its test); return how many."""
+def end_uploaders(host, number=signal.SIGKILL, entry=None):
+    """End the uploaders that a host's shim has started (one that waits for a Hub outlives its test); return how many.
+
+    They are known by an entry of their environment, by default the one that names their store.
+    """
     ended = 0
-    mine = f"NEURON_STORE_DIR={host.store}".encode()
+    mine = (entry or f"NEURON_STORE_DIR={host.store}").encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             uploads = b"upload-queue" in (process / "cmdline").read_bytes().split(b"\0")

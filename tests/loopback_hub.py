@@ -10,6 +10,7 @@ a second origin in reality. A repo is named "alice/cache", or "datasets/alice/ca
 import argparse
 import base64
 import binascii
+import calendar
 import codecs
 import contextlib
 import gzip
@@ -86,6 +87,14 @@ def wants_lfs(path: str, size: int, sample: bytes) -> bool:
     return False
 
 
+def when(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(moment))
+
+
+def earlier(date: str, seconds: float) -> str:
+    return when(calendar.timegm(time.strptime(date, "%Y-%m-%dT%H:%M:%S.000Z")) - seconds)
+
+
 def as_json(value, status: int = 200, **headers: str) -> Answer:
     return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json; charset=utf-8", **headers})
 
@@ -148,6 +157,11 @@ class File:
         return entry
 
 
+def with_last_commit(commit: "Commit", entry: dict) -> dict:
+    last = commit.last_change(entry["path"])
+    return {**entry, "lastCommit": {"id": last.oid, "title": last.message, "date": last.date}}
+
+
 def regular_file(data: bytes) -> File:
     oid = git_hash(data)
     return File(oid, len(data), oid, data)
@@ -167,9 +181,18 @@ class Commit:
     deleted: list
     parent: "Commit | None" = field(repr=False)
     files: dict = field(repr=False)
-    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()))
+    date: str = field(default_factory=lambda: when(time.time()))
     trees: dict = field(default_factory=dict, repr=False)
     initial: bool = False
+
+    def last_change(self, path: str) -> "Commit":
+        """The commit that last touched a file, or something below a folder."""
+        below = path + "/"
+        for commit in self.history():
+            touched = [*commit.added, *commit.deleted]
+            if path in touched or any(name.startswith(below) for name in touched) or commit.parent is None:
+                return commit
+        return self
 
     def tree(self, folder: str, *, recursive: bool) -> list:
         """The entries below a folder, in order; they are remembered, since a commit never changes."""
@@ -199,6 +222,22 @@ class Commit:
         return commits
 
 
+class Objects(dict):
+    """LFS objects by SHA-256, and when each came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pushed: dict[str, str] = {}
+
+    def __setitem__(self, oid: str, data: bytes) -> None:
+        super().__setitem__(oid, data)
+        self.pushed.setdefault(oid, when(time.time()))
+
+    def __delitem__(self, oid: str) -> None:
+        super().__delitem__(oid)
+        del self.pushed[oid]
+
+
 class Repo:
     def __init__(self, kind: str, name: str, *, private: bool, gated: bool, author: str) -> None:
         self.kind = kind
@@ -207,7 +246,7 @@ class Repo:
         self.gated = gated
         self.lock = threading.RLock()
         self.busy = threading.Lock()  # held by a commit while `commit_lock_seconds` makes it long
-        self.lfs: dict[str, bytes] = {}
+        self.lfs = Objects()
         self.parts: dict[tuple[str, int], bytes] = {}
         self.by_oid: dict[str, Commit] = {}
         self.branches: dict[str, Commit] = {}
@@ -245,6 +284,19 @@ class Repo:
 
     def squash(self, branch: str, message: str, author: str) -> None:
         self.add_commit(branch, message, "", author, self.at(branch).files, [], alone=True)
+        self.by_oid = {commit.oid: commit for head in self.branches.values() for commit in head.history()}
+
+    def purge(self, oids: set, *, rewrite: bool) -> None:
+        """Delete LFS objects for good; `rewrite` takes the files that they were out of all commits, which get new names."""
+        for oid in oids & self.lfs.keys():
+            del self.lfs[oid]
+        if not rewrite:
+            return
+        for head in self.branches.values():
+            for commit in head.history():
+                commit.files = {path: file for path, file in commit.files.items() if file.etag not in oids}
+                commit.oid = hashlib.sha1(f"rewritten {commit.oid}".encode()).hexdigest()
+                commit.trees.clear()
         self.by_oid = {commit.oid: commit for head in self.branches.values() for commit in head.history()}
 
     def content(self, file: File) -> bytes:
@@ -429,6 +481,29 @@ class Hub:
             else:
                 target.branches["main"].files[path] = replace(file, data=data)
 
+    def age(self, repo: str, seconds: float) -> None:
+        """Let all that a repo has be so much older."""
+        target = self._repo(repo)
+        with target.lock:
+            for commit in target.by_oid.values():
+                commit.date = earlier(commit.date, seconds)
+            target.lfs.pushed = {oid: earlier(date, seconds) for oid, date in target.lfs.pushed.items()}
+
+    def stored_objects(self, repo: str) -> "set[str]":
+        """The SHA-256 of all LFS objects that a repo's storage holds, whether a file is one of them or not."""
+        return set(self._repo(repo).lfs)
+
+    def put_object(self, repo: str, data: bytes) -> str:
+        """Store an LFS object that no commit names (yet); return its SHA-256."""
+        oid = hashlib.sha256(data).hexdigest()
+        self._repo(repo).lfs[oid] = data
+        return oid
+
+    def make_branch(self, repo: str, branch: str) -> None:
+        """Make a branch of what main has now."""
+        target = self._repo(repo)
+        target.branches[branch] = target.at("main")
+
     def delete_file(self, repo: str, path: str) -> None:
         target, _ = self._repo(repo), self._file(repo, path)
         with target.lock:
@@ -602,14 +677,14 @@ class Hub:
                         sibling["lfs"] = {**entry["lfs"], "sha256": entry["lfs"]["oid"]}
         return as_json({"_id": repo.name, "id": repo.name, "modelId": repo.name, **fields})
 
-    def page(self, call: "Call", entries: list, size: int, **headers: str) -> Answer:
-        """Answer with a page of a list, and the address of the next."""
+    def page(self, call: "Call", entries: list, size: int, finish=lambda entry: entry, **headers: str) -> Answer:
+        """Answer with a page of a list, each entry as `finish` makes it, and the address of the next page."""
         start = int(call.first("cursor", "0"))
         size = min(size, int(call.first("limit", str(size))))
         if start + size < len(entries):
             query = {**call.query, "cursor": [str(start + size)]}
             headers["Link"] = f'<{self.endpoint}{call.path}?{urlencode(query, doseq=True)}>; rel="next"'
-        return as_json(entries[start : start + size], **headers)
+        return as_json([finish(entry) for entry in entries[start : start + size]], **headers)
 
     def do_tree(self, call: "Call", revision: str, path: str | None) -> Answer:
         commit = self.open(call).at(revision)
@@ -618,8 +693,7 @@ class Hub:
             raise Refused(404, f'"{path}" does not exist on "{revision}"', "EntryNotFound")
         if not call.flag("expand"):
             return self.page(call, entries, self.page_size)
-        last = {"lastCommit": {"id": commit.oid, "title": commit.message, "date": commit.date}}
-        return self.page(call, [{**entry, **last} for entry in entries], min(50, self.page_size))
+        return self.page(call, entries, min(50, self.page_size), finish=lambda entry: with_last_commit(commit, entry))
 
     def do_paths_info(self, call: "Call", revision: str) -> Answer:
         commit = self.open(call).at(revision)
@@ -628,6 +702,9 @@ class Hub:
         if len(paths) > 1000:
             raise Refused(413, "too many parameters")
         entries = [commit.files[path].describe(path) for path in paths if path in commit.files]
+        expand = wish.get("expand", False)
+        if str(expand[0] if isinstance(expand, list) else expand).lower() in ("1", "true"):
+            entries = [with_last_commit(commit, entry) for entry in entries]
         folders = {entry["path"]: entry for entry in commit.tree("", recursive=True) if entry["type"] == "directory"}
         return as_json(entries + [folders[path.rstrip("/")] for path in paths if path.rstrip("/") in folders])
 
@@ -648,7 +725,34 @@ class Hub:
     def do_refs(self, call: "Call") -> Answer:
         heads = self.readable(call).branches.items()
         branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": head.oid} for name, head in heads]
-        return as_json({"branches": branches, "tags": [], "converts": []})
+        pulls = {"pullRequests": []} if call.flag("include_prs") else {}
+        return as_json({"branches": branches, "tags": [], "converts": [], **pulls})
+
+    def do_lfs_files(self, call: "Call") -> Answer:
+        """All LFS objects of a repo's storage, also those that no file is any more."""
+        repo = self.writable(call)
+        with repo.lock:
+            names = {file.etag: path for head in repo.branches.values() for path, file in head.files.items()}
+            entries = [
+                {
+                    "fileOid": oid,
+                    "filename": names.get(oid, "unknown"),
+                    "oid": hashlib.md5(oid.encode()).hexdigest()[:24],
+                    "pushedAt": repo.lfs.pushed[oid],
+                    "ref": "main",
+                    "size": len(data),
+                }
+                for oid, data in sorted(repo.lfs.items())
+            ]
+        return self.page(call, entries, self.page_size)
+
+    def do_lfs_delete(self, call: "Call") -> Answer:
+        repo, wish = self.writable(call), call.json()["deletions"]
+        if len(wish["sha"]) > 1000:
+            raise Refused(400, "at most 1000 objects at once")
+        with repo.lock:
+            repo.purge(set(wish["sha"]), rewrite=wish["rewriteHistory"])
+        return as_json({})
 
     def do_branch(self, call: "Call", branch: str) -> Answer:
         repo = self.writable(call)
@@ -891,7 +995,9 @@ ROUTES = [
         ("commit", "do_commit", "POST", rf"{API}/commit/(?P<branch>[^/]+)"),
         ("auth-check", "do_auth_check", "GET", rf"{API}/auth-check(?P<write>/write)?"),
         ("xet-token", "do_xet_token", "GET", rf"{API}/xet-(?:read|write)-token(?:/.*)?"),
-        ("other", "do_squash", "POST", rf"{API}/super-squash/(?P<branch>[^/]+)"),
+        ("lfs-files", "do_lfs_files", "GET", rf"{API}/lfs-files"),
+        ("lfs-delete", "do_lfs_delete", "POST", rf"{API}/lfs-files/batch"),
+        ("squash", "do_squash", "POST", rf"{API}/super-squash/(?P<branch>[^/]+)"),
         ("other", "do_branch", "POST DELETE", rf"{API}/branch/(?P<branch>[^/]+)"),
         ("other", "do_refs", "GET", rf"{API}/refs"),
         ("other", "do_commits", "GET", rf"{API}/commits/(?P<revision>[^/]+)"),

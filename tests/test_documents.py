@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from neuron_store.cli.exit_codes import document
 from neuron_store.cli.reference import reference
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MADE = ("commands.md", "changes.md")  # by docs/hooks.py, for the site
 
 
 def test_the_reference_of_settings_and_counters_is_up_to_date():
     assert (ROOT / "docs/settings-and-counters.md").read_text() == reference()
+
+
+def test_the_document_of_exit_codes_is_up_to_date():
+    assert (ROOT / "docs/exit-codes.md").read_text() == document()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -22,6 +28,7 @@ def test_every_link_to_a_file_leads_to_one(path):
 
 
 def test_every_command_is_in_the_readme(host):
-    commands = set(re.findall(r"^│ (\w+)", host.cli("--help").stdout.split("Commands")[1], re.MULTILINE))
+    listed = host.cli("--help").stdout.split("Commands:")[1].split("Examples:")[0]
+    commands = set(re.findall(r"^  (\w+)", listed, re.MULTILINE))
     named = set(re.findall(r"^\| `neuron-store (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert commands == named

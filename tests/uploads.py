@@ -147,6 +147,20 @@ class MemoryRemote(Remote):
         self._call("amend", after=True)
         return changed
 
+    def head(self) -> str:
+        return ""
+
+    def remove(self, paths, message, parent) -> str:
+        self._call("remove")
+        for path in paths:
+            self.files.pop(path, None)
+        self.messages.append(message)
+        self._call("remove", after=True)
+        return ""
+
+    def came(self, paths) -> "dict[str, float]":
+        return {path: 0.0 for path in paths if path in self.files}
+
     def listing(self, folder: str) -> "list[str]":
         below = folder + "/"
         return sorted({path.removeprefix(below).partition("/")[0] for path in self.files if path.startswith(below)})

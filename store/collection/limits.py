@@ -23,7 +23,7 @@ DAMAGED, AGE, COMPILER, SELECTED, COUNT, SIZE, FREE = (
     "free_space",
 )
 # Why one stays that was to go.
-PINNED, QUEUED, SHARED, IN_USE = "pinned", "queued", "other_model", "in_use"
+PINNED, QUEUED, SHARED, IN_USE, REGISTERED = "pinned", "queued", "other_model", "in_use", "registered"
 
 
 @dataclass
@@ -78,11 +78,13 @@ class Protection:
     Attributes:
         pinned, queued: keys.
         models: key -> the models that it is of.
+        registered: keys that a remote's registry names.
     """
 
     pinned: set[str]
     queued: set[str]
     models: dict[str, set[str]]
+    registered: set[str] = field(default_factory=set)
 
 
 def read_protection(layout: Layout) -> Protection:
@@ -93,15 +95,15 @@ def read_protection(layout: Layout) -> Protection:
     return Protection(pins.keys | of_models, queued_keys(layout), models)
 
 
-def queued_keys(layout: Layout) -> set[str]:
-    """Return the keys of all results that a remote still lacks. Raises OSError."""
+def queued_keys(layout: Layout, identity: str = "") -> set[str]:
+    """Return the keys of all results that a remote (the one of that `identity`) still lacks. Raises OSError."""
     found: set[str] = set()
     try:
         remotes = os.listdir(f"{layout.root}/queue")
     except FileNotFoundError:
         return found
     for remote in remotes:
-        if is_hex(remote, 16):
+        if is_hex(remote, 16) and identity in ("", remote):
             names = os.listdir(f"{layout.root}/queue/{remote}")
             # One that is being taken out (.<key>.<digits>) is as good as queued.
             found.update(name.lstrip(".")[:KEY_LENGTH] for name in names)
@@ -123,11 +125,13 @@ class Choice:
     Attributes:
         reasons: place of a result in the inventory -> why it goes, in the order in which they go.
         tallies: reason -> how many, and what they free.
+        stuck: place of a result that a limit asked for and that stays -> why.
         kept: reason to stay -> how many results that a limit asked for.
         unmet: limits that hold only without what must stay.
     """
 
     reasons: dict[int, str] = field(default_factory=dict)
+    stuck: dict[int, str] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     unmet: list[str] = field(default_factory=list)
@@ -152,7 +156,6 @@ class _Choosing:
         self._line: list[int] = []  # results that stay so far, the least recently used first
         self._left = 0  # how many of them stay while some are taken
         self.choice = Choice()
-        self._stuck: dict[int, str] = {}
 
     def run(self) -> Choice:
         """Apply the limits, one after the other."""
@@ -199,7 +202,7 @@ class _Choosing:
                 continue
             reason_to_stay = self._why_it_stays(place)
             if reason_to_stay:
-                self._stuck[place] = reason_to_stay
+                self.choice.stuck[place] = reason_to_stay
                 stays.append(place)
             else:
                 self._left -= 1
@@ -244,7 +247,10 @@ class _Choosing:
             return SHARED
         if not self._limits.protected:
             return ""
-        return PINNED if key in protection.pinned else QUEUED if key in protection.queued else ""
+        for reason, keys in ((PINNED, protection.pinned), (QUEUED, protection.queued)):
+            if key in keys:
+                return reason
+        return REGISTERED if key in protection.registered else ""
 
     def _take(self, place: int, reason: str) -> None:
         held = self._held
@@ -259,5 +265,5 @@ class _Choosing:
         tally.bytes += freed
 
     def _count_kept(self) -> None:
-        for reason in self._stuck.values():
+        for reason in self.choice.stuck.values():
             self.choice.kept[reason] = self.choice.kept.get(reason, 0) + 1

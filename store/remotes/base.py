@@ -43,14 +43,16 @@ class RemoteFile:
         path: its name, by the grammar above (or another, in a repo that has other files too).
         size: in bytes, as stored; -1 where the remote does not tell.
         sha256: of the stored bytes, "" where the remote does not tell.
+        tag: a word that is another one as soon as the content is, "" where the remote does not tell.
     """
 
-    __slots__ = ("path", "sha256", "size")
+    __slots__ = ("path", "sha256", "size", "tag")
 
-    def __init__(self, path: str, size: int, sha256: str = "") -> None:
+    def __init__(self, path: str, size: int, sha256: str = "", tag: str = "") -> None:
         self.path = path
         self.size = size
         self.sha256 = sha256
+        self.tag = tag
 
 
 class Addition:
@@ -162,6 +164,21 @@ class Remote(ABC):
         """
 
     @abstractmethod
+    def head(self) -> str:
+        """Return a word for the state that the remote is in, "" where it has none: a folder's files change one by one."""
+
+    @abstractmethod
+    def remove(self, paths: "Sequence[str]", message: str, parent: str) -> str:
+        """Remove files that are there, in this order or all at once, if `parent` is the remote's head still.
+
+        Returns the new head. Raises RemoteConflict, having removed nothing, if another writer came between.
+        """
+
+    @abstractmethod
+    def came(self, paths: "Sequence[str]") -> "dict[str, float]":
+        """Return when each of `paths` that is there was written last, in Unix seconds. More costly than a listing."""
+
+    @abstractmethod
     def listing(self, folder: str) -> "list[str]":
         """Return the names of what lies directly in `folder`, in order; nothing if there is no such folder."""
 
@@ -171,7 +188,7 @@ class Remote(ABC):
 
     @abstractmethod
     def walk(self, folder: str) -> "Iterator[RemoteFile]":
-        """Yield every file below `folder`; nothing if there is no such folder."""
+        """Yield every file below `folder` ("" for all there are); nothing if there is no such folder."""
 
     @abstractmethod
     def check(self) -> Access:

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.store.errors import CorruptRemote, RemoteConflict, RemoteRefused, RemoteUnavailable
@@ -244,6 +244,34 @@ class FolderRemote(Remote):
         except FileNotFoundError:
             return False
 
+    def head(self) -> str:
+        """See the base."""
+        self._require_folder()
+        return ""
+
+    def remove(self, paths: "Sequence[str]", message: str, parent: str) -> str:  # noqa: ARG002 - a folder keeps neither
+        """See the base. Files go one by one, in the order given; one that is gone already is as good as removed."""
+        self._require_folder()
+        for path in paths:
+            try:
+                _unlink(f"{self._folder}/{path}")
+            except OSError as error:
+                raise self._fault(error) from error
+        return ""
+
+    def came(self, paths: "Sequence[str]") -> "dict[str, float]":
+        """See the base."""
+        self._require_folder()
+        found = {}
+        for path in paths:
+            try:
+                found[path] = os.stat(f"{self._folder}/{path}").st_mtime
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise self._fault(error) from error
+        return found
+
     def listing(self, folder: str) -> "list[str]":
         """See the base."""
         self._require_folder()
@@ -274,10 +302,11 @@ class FolderRemote(Remote):
                     continue
                 path = os.path.join(base, name)
                 try:
-                    size = os.stat(path).st_size
+                    status = os.stat(path)
                 except OSError:
                     continue  # gone since it was listed
-                yield RemoteFile(os.path.relpath(path, self._folder), size)
+                tag = f"{status.st_mtime_ns} {status.st_ino}"
+                yield RemoteFile(os.path.relpath(path, self._folder), status.st_size, tag=tag)
 
     def check(self) -> Access:
         """See the base."""
@@ -334,6 +363,12 @@ def _read_or_nothing(path: str) -> bytes:
         return read_file(path) or b""
     except OSError:
         return b""
+
+
+def _unlink(path: str) -> None:
+    """Remove a file; nothing if it is gone. Raises OSError for one that stays."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _is_there(path: str) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from neuron_store.store.remotes.base import Merge, Progress, RemoteFile
+    from neuron_store.store.remotes.hub_storage import HubStorage
     from neuron_store.store.remotes.hub_writer import HubWriter
     from neuron_store.store.remotes.location import Location
     from neuron_store.store.remotes.opening import RemoteOptions
@@ -88,6 +89,24 @@ class HubRemote(Remote):
         if changed:
             writer.add(changed, message, parent=head)
         return [addition.path for addition in changed]
+
+    def head(self) -> str:
+        """See the base. The last commit."""
+        return self._writing().head()
+
+    def remove(self, paths: "Sequence[str]", message: str, parent: str) -> str:
+        """See the base. One commit: all or none."""
+        return self._writing().remove(paths, message, parent)
+
+    def came(self, paths: "Sequence[str]") -> "dict[str, float]":
+        """See the base. The date of the last commit that touched it."""
+        return self._writing().came(paths)
+
+    def storage(self) -> "HubStorage":
+        """Return what the Hub keeps besides the files: history, and LFS objects."""
+        from neuron_store.store.remotes.hub_storage import HubStorage
+
+        return HubStorage(self._writing())
 
     def listing(self, folder: str) -> "list[str]":
         """See the base."""

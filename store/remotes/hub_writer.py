@@ -26,11 +26,17 @@ if TYPE_CHECKING:
     Answer = TypeVar("Answer")
 
 _PATHS_A_REQUEST = 1000
+_DATED_PATHS_A_REQUEST = 100  # the Hub has to look each one's last commit up
 _FILES_A_GROUP, _BYTES_A_GROUP = 64, 64 << 20  # after which progress is told
 
 
 class HubWriter:
-    """A Hub repo, by huggingface_hub."""
+    """A Hub repo, by huggingface_hub.
+
+    Attributes:
+        place: what its calls take to name the repo's revision.
+        place_in_words: the repo, as messages name it.
+    """
 
     def __init__(
         self,
@@ -57,17 +63,19 @@ class HubWriter:
         self._timeout = timeout
         self._xet = xet
         self._state = state
-        self._place: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision}
+        self.place: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision}
         datasets = "datasets/" if repo_type == "dataset" else ""
-        self._faults = Faults(f"the Hub's repo {datasets}{repo_id}", revision, self._endpoint, token)
+        self.place_in_words = f"the Hub's repo {datasets}{repo_id}"
+        self._faults = Faults(self.place_in_words, revision, self._endpoint, token)
 
-    def _api(self) -> "HfApi":
+    def api(self) -> "HfApi":
+        """Return huggingface_hub's client."""
         prepare(self._timeout)
         from huggingface_hub import HfApi
 
         return HfApi(endpoint=self._endpoint, token=self._token or False)
 
-    def _ask(
+    def ask(
         self,
         doing: str,
         question: "Callable[..., Answer]",
@@ -85,21 +93,21 @@ class HubWriter:
 
         Raises RemoteRefused or RemoteUnavailable, as all methods but `check`.
         """
-        api = self._api()
+        api = self.api()
         found = {}
         for start in range(0, len(paths), _PATHS_A_REQUEST):
             asked = list(paths[start : start + _PATHS_A_REQUEST])
-            for file in self._ask("read", lambda paths: _files(api.get_paths_info(paths=paths, **self._place)), asked):
+            for file in self.ask("read", lambda paths: _files(api.get_paths_info(paths=paths, **self.place)), asked):
                 found[file.path] = file
         return {path: found[path] for path in paths if path in found}
 
     def head(self) -> str:
         """Return the commit that the revision stands at, 40 hex digits."""
-        api = self._api()
-        place = {name: value for name, value in self._place.items() if name != "repo_id"}
-        commit = self._ask("read", lambda: api.repo_info(self._repo_id, **place)).sha
+        api = self.api()
+        place = {name: value for name, value in self.place.items() if name != "repo_id"}
+        commit = self.ask("read", lambda: api.repo_info(self._repo_id, **place)).sha
         if not commit:
-            raise RemoteUnavailable(f"{self._faults.place} does not tell its last commit")
+            raise RemoteUnavailable(f"{self.place_in_words} does not tell its last commit")
         return str(commit)
 
     def add(
@@ -116,22 +124,41 @@ class HubWriter:
 
         Raises RemoteConflict, RemoteRefused or RemoteUnavailable; OSError if a local file cannot be read.
         """
-        api = self._api()
-        by_xet = self._ask("write to", self._choose_xet) if any(map(_may_be_large, additions)) else False
-        operations = [self._ask("write to", _operation, addition) for addition in additions]
+        api = self.api()
+        by_xet = self.ask("write to", self._choose_xet) if any(map(_may_be_large, additions)) else False
+        operations = [self.ask("write to", _operation, addition) for addition in additions]
         for group in _groups(additions):
             members = [operations[place] for place in group]
-            by_xet = self._ask("write to", self._preupload, api, members, xet=by_xet)
+            by_xet = self.ask("write to", self._preupload, api, members, xet=by_xet)
             if progress is not None:
                 progress(sum(max(additions[place].size, 0) for place in group), len(group))
-        self._ask(
+        self.ask(
             "write to",
             api.create_commit,
             operations=operations,
             commit_message=message,
             parent_commit=parent,
-            **self._place,
+            **self.place,
         )
+
+    def remove(self, paths: "Sequence[str]", message: str, parent: str) -> str:
+        """Remove files by one commit, if `parent` is the last commit still; return the new one.
+
+        Raises RemoteConflict, RemoteRefused or RemoteUnavailable; after the last, what was removed is to be looked up.
+        """
+        from huggingface_hub import CommitOperationDelete
+
+        api = self.api()
+        operations = [CommitOperationDelete(path_in_repo=path) for path in paths]
+        done = self.ask(
+            "write to",
+            api.create_commit,
+            operations=operations,
+            commit_message=message,
+            parent_commit=parent,
+            **self.place,
+        )
+        return str(done.oid)
 
     # -- large files -------------------------------------------------------------------------------------------------
 
@@ -192,7 +219,7 @@ class HubWriter:
             with warnings.catch_warnings():
                 # What its HTTP client says of how huggingface_hub uses it is an error under `python -W error`.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                api.preupload_lfs_files(additions=operations, free_memory=False, **self._place)
+                api.preupload_lfs_files(additions=operations, free_memory=False, **self.place)
         finally:
             constants.HF_HUB_DISABLE_XET = before
 
@@ -202,28 +229,39 @@ class HubWriter:
         """Return the names of what lies directly in `folder`, in order; nothing if there is no such folder."""
         from huggingface_hub.errors import EntryNotFoundError
 
-        api = self._api()
+        api = self.api()
 
         def read() -> "list[str]":
             try:
-                return [entry.path for entry in api.list_repo_tree(path_in_repo=folder, **self._place)]
+                return [entry.path for entry in api.list_repo_tree(path_in_repo=folder, **self.place)]
             except EntryNotFoundError:
                 return []
 
-        return sorted(os.path.basename(path) for path in self._ask("read", read))
+        return sorted(os.path.basename(path) for path in self.ask("read", read))
+
+    def came(self, paths: "Sequence[str]") -> "dict[str, float]":
+        """Return when each of `paths` that is there was committed last, in Unix seconds."""
+        api = self.api()
+        found: dict[str, float] = {}
+        for start in range(0, len(paths), _DATED_PATHS_A_REQUEST):
+            asked = list(paths[start : start + _DATED_PATHS_A_REQUEST])
+            for entry in self.ask("read", api.get_paths_info, paths=asked, expand=True, **self.place):
+                if hasattr(entry, "size") and entry.last_commit is not None:
+                    found[entry.path] = entry.last_commit.date.timestamp()
+        return found
 
     def folders(self) -> "list[str]":
         """Return the names of the folders at the top, in order."""
-        api = self._api()
-        entries = self._ask("read", lambda: list(api.list_repo_tree(**self._place)))
+        api = self.api()
+        entries = self.ask("read", lambda: list(api.list_repo_tree(**self.place)))
         return sorted(entry.path for entry in entries if not hasattr(entry, "size"))
 
     def walk(self, folder: str) -> "Iterator[RemoteFile]":
         """Yield every file below `folder`; nothing if there is no such folder."""
         from huggingface_hub.errors import EntryNotFoundError
 
-        api = self._api()
-        listing = iter(api.list_repo_tree(path_in_repo=folder, recursive=True, **self._place))
+        api = self.api()
+        listing = iter(api.list_repo_tree(path_in_repo=folder or None, recursive=True, **self.place))
 
         def take() -> "list[RemoteFile] | None":
             try:
@@ -231,7 +269,7 @@ class HubWriter:
             except (StopIteration, EntryNotFoundError):
                 return None
 
-        while (files := self._ask("read", take)) is not None:
+        while (files := self.ask("read", take)) is not None:
             yield from files
 
     def check(self) -> Access:
@@ -243,7 +281,7 @@ class HubWriter:
         except RemoteError as error:
             return Access(reachable=False, readable=None, writable=None, detail=str(error))
         try:
-            self._ask("write to", self._api().auth_check, self._repo_id, repo_type=self._repo_type, write=True)
+            self.ask("write to", self.api().auth_check, self._repo_id, repo_type=self._repo_type, write=True)
         except RemoteRefused as error:
             return Access(reachable=True, readable=True, writable=False, detail=str(error))
         except RemoteError as error:
@@ -254,7 +292,7 @@ class HubWriter:
 def _files(entries: "Iterable[Any]") -> "list[RemoteFile]":
     """Return what huggingface_hub's entries of a listing say of files; folders have no size."""
     return [
-        RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs is not None else "")
+        RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs is not None else "", entry.blob_id)
         for entry in entries
         if hasattr(entry, "size")
     ]

@@ -1,0 +1,173 @@
+"""Help, usage errors and their exit codes: of every command there is, also of those that come later."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from neuron_store.cli import help as cli_help
+from neuron_store.cli.command_tree import PROGRAM, describe
+from neuron_store.cli.examples import EXAMPLES
+from neuron_store.cli.help import render
+from neuron_store.cli.main import app
+from neuron_store.shim.version import VERSION
+
+PROGRAM_BUILT = cli_help.build(app)
+COMMANDS = {" ".join(command.words[1:]): command for command in describe(PROGRAM_BUILT).walk()}
+every_command = pytest.mark.parametrize("name", COMMANDS, ids=lambda name: name or "(top)")
+
+
+def argv_of(line):
+    """The words that an example's line gives to neuron-store."""
+    inner = re.search(r"\$\((.*)\)", line)
+    words = shlex.split(inner[1] if inner else line)
+    if "|" in words:
+        words = words[: words.index("|")]
+    assert words[0] == PROGRAM, line
+    return words[1:]
+
+
+@every_command
+def test_every_command_has_two_to_four_examples_in_its_help(name):
+    assert 2 <= len(EXAMPLES[name]) <= 4
+    shown = render(COMMANDS[name], width=80, bold=False)
+    lines = shown.partition("\nExamples:\n")[2].splitlines()
+    assert lines == [line for what, example in EXAMPLES[name] for line in (f"  # {what}", f"  {example}")]
+
+
+@every_command
+def test_every_example_is_a_command_line_that_the_program_takes(name):
+    for _, line in EXAMPLES[name]:
+        context, arguments = PROGRAM_BUILT, argv_of(line)
+        parent = None
+        while True:
+            if arguments == ["--help"]:
+                break
+            # Raises for an option or a number of arguments that the command does not take; runs nothing.
+            parent = context.make_context(PROGRAM, arguments, parent=parent)
+            rest = [*getattr(parent, "_protected_args", []), *parent.args]
+            if not getattr(context, "commands", None) or not rest:
+                break
+            context, arguments = context.commands[rest[0]], rest[1:]
+        said = " ".join(argv_of(line))
+        assert not name or said == name or said.startswith(name + " "), line
+
+
+def test_examples_are_of_commands_that_exist():
+    assert EXAMPLES.keys() == COMMANDS.keys()
+
+
+@every_command
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_help_fits_the_terminal(name, width):
+    text, _, examples = render(COMMANDS[name], width=width, bold=False).partition("\nExamples:\n")
+    too_long = [line for line in text.splitlines() if len(line) > width]
+    # Choices are never broken.
+    assert all("|" in line for line in too_long)
+    assert max(map(len, examples.splitlines())) <= 120
+
+
+@every_command
+def test_help_names_every_option_whole(name):
+    text = render(COMMANDS[name], width=80, bold=False)
+    for option in COMMANDS[name].options:
+        for spelled in (*option.names, *option.negative):
+            assert re.search(rf"(?<![\w-]){re.escape(spelled)}(?![\w-])", text), spelled
+    assert text.isascii() or all(letter.isprintable() or letter == "\n" for letter in text)
+
+
+@every_command
+def test_help_is_the_same_for_both_options_and_goes_to_stdout(host, name):
+    long, short = (host.cli(*name.split(), option) for option in ("--help", "-h"))
+    assert long.stdout == short.stdout
+    assert long.stderr == short.stderr == ""
+    assert "\x1b" not in long.stdout
+
+
+def test_help_needs_no_store_and_no_home(host):
+    assert host.cli("gc", "--help", NEURON_STORE_DIR="/proc/nowhere", HOME=None).stdout.startswith("Usage: ")
+
+
+def test_headings_are_bold_where_colours_are_taken():
+    assert "\x1b[1mOptions:\x1b[0m" in render(COMMANDS["gc"], width=80, bold=True)
+
+
+def test_force_color_makes_headings_bold_in_a_pipe_and_no_color_comes_first(host):
+    assert "\x1b[1m" in host.cli("gc", "--help", FORCE_COLOR="1", TERM="xterm").stdout
+    assert "\x1b" not in host.cli("gc", "--help", FORCE_COLOR="1", NO_COLOR="1", TERM="xterm").stdout
+    assert "\x1b" not in host.cli("gc", "--help", FORCE_COLOR="1", TERM="dumb").stdout
+
+
+def test_version(host):
+    shown = host.cli("--version")
+    assert (shown.stdout, shown.stderr) == (f"neuron-store {VERSION}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lisst", "Did you mean 'list'?"),
+        ("stats --jsn", "--json"),
+        ("config st", "Did you mean 'set'?"),
+        ("list --sort sise", "'size'"),
+        ("show", "KEY"),
+        ("pull --jobs many model", "--jobs"),
+        ("gc --keep-compilers 0", "--keep-compilers"),
+        ("stats extra words", "extra"),
+    ],
+)
+def test_a_command_line_that_is_wrong_ends_with_2_and_says_what_would_be_right(host, line, said):
+    done = host.cli(*line.split(), check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert said.lower() in done.stderr.lower()
+    assert "-h' for help" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@every_command
+def test_an_unknown_option_ends_with_2(host, name):
+    done = host.cli(*name.split(), "--no-such-option", check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "no such option: --no-such-option" in done.stderr.lower()
+    assert not set(done.stderr) & set("╭│╰\x1b")
+
+
+def neuron_store(host, *arguments, stdout, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "neuron_store.cli", *arguments],
+        env=host.env,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=120,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "gc -h", "stats", "list --json", "config", "env"])
+def test_output_that_cannot_be_written_is_an_error_with_a_message(host, line):
+    with open("/dev/full", "w") as full:
+        done = neuron_store(host, *line.split(), stdout=full)
+    assert (done.returncode, done.stderr) == (1, "neuron-store: the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "gc -h", "stats", "list --json", "config", "env"])
+def test_output_that_nobody_reads_is_no_error(host, line):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = neuron_store(host, *line.split(), stdout=pipe)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["--help", "stats", "config", "env"])
+def test_a_closed_stdout_makes_no_traceback(host, line):
+    done = neuron_store(host, *line.split(), stdout=subprocess.DEVNULL, preexec_fn=lambda: os.close(1))
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1)
