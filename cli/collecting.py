@@ -13,8 +13,8 @@ from rich.table import Table
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store, settings
-from neuron_store.shim.archiving import ARCHIVE_COMMAND
 from neuron_store.cli.remote_collecting import Wishes, collect_remote
+from neuron_store.shim.archiving import ARCHIVE_COMMAND
 from neuron_store.shim.collecting import COLLECT_COMMAND
 from neuron_store.shim.log import write_log
 from neuron_store.shim.quantities import read_bytes, read_seconds, read_share

@@ -38,11 +38,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("only see the command line", "neuron-store add -m prajjwal1/bert-tiny --train-batch-size 16 --dry-run"),
     ),
     "stats": (
-        ("of all time", "neuron-store stats"),
         ("of the last two days", "neuron-store stats --since 2d"),
         ("a line for each model; or day, compiler, host", "neuron-store stats --by model"),
         ("what exactly was not served", "neuron-store stats --reasons"),
-        ("for Prometheus' textfile collector", "neuron-store stats --prometheus /var/lib/node_exporter/neuron_store.prom"),
+        (
+            "for Prometheus' textfile collector",
+            "neuron-store stats --prometheus /var/lib/node_exporter/neuron_store.prom",
+        ),
         ("every counter, for a program", "neuron-store stats --json"),
     ),
     "report": (
