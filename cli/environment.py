@@ -36,7 +36,7 @@ def env(
 ) -> None:
     """Print the line that puts the shim first on PATH: eval "$(neuron-store env)"."""
     folder = launcher_folder() if unset else write_launcher().parent
-    said = str(folder) if path else path_line(folder, os.environ.get("PATH"), shell or _calling_shell(), unset=unset)
+    said = str(folder) if path else path_line(folder, os.environ.get("PATH"), shell or calling_shell(), unset=unset)
     # A folder on PATH may have any name: its very bytes must come back.
     sys.stdout.buffer.write(os.fsencode(said) + b"\n")
 
@@ -76,7 +76,7 @@ def _quote_fish(text: str) -> str:
 _SHELLS = {"fish": Shell.FISH, "zsh": Shell.ZSH, **dict.fromkeys(("bash", "sh", "dash", "ksh", "ash"), Shell.BASH)}
 
 
-def _calling_shell() -> Shell:
+def calling_shell() -> Shell:
     """Return the nearest shell among the processes that started us, else the login shell, else bash."""
     process = os.getppid()
     while process:

@@ -40,7 +40,6 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "stats": (
         ("of the last two days", "neuron-store stats --since 2d"),
         ("a line for each model; or day, compiler, host", "neuron-store stats --by model"),
-        ("what exactly was not served", "neuron-store stats --reasons"),
         (
             "for Prometheus' textfile collector",
             "neuron-store stats --prometheus /var/lib/node_exporter/neuron_store.prom",
@@ -195,5 +194,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "on your own subgraphs, with a picture",
             f"neuron-store bench {_CACHE}/*/*/model.hlo_module.pb --flags '--target=trn1' --plot saved.png",
         ),
+    ),
+    "completion": (
+        ("in every new shell from now on", "neuron-store completion --install"),
+        ("in this bash", 'eval "$(neuron-store completion bash)"'),
+        ("in fish", "neuron-store completion fish | source"),
+        ("zsh, in a folder of its fpath", "neuron-store completion zsh > ~/.zfunc/_neuron-store"),
     ),
 }

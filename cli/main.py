@@ -12,6 +12,7 @@ from neuron_store.cli import (
     bench,
     clearing,
     collecting,
+    completion,
     configuration,
     disk_usage,
     environment,
@@ -44,7 +45,7 @@ app = typer.Typer(
     name=PROGRAM,
     help="A neuronx-cc that never compiles the same subgraph twice.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # usage errors are plain text, as help is (see help.py)
     context_settings={
@@ -79,6 +80,7 @@ for module in (
     disk_usage,
     recompressing,
     bench,
+    completion,
 ):
     module.register(app)
 

@@ -111,7 +111,7 @@ _LIMITS = {
     "upload_timeout": _POSITIVE,
 }
 _QUANTITIES = {"bytes": "integer", "time": "number", "share": "word"}  # and as what each is checked
-_CHOICES = {"debug_info": ("auto", "exact"), "xet": ("auto", "on", "off")}
+CHOICES = {"debug_info": ("auto", "exact"), "xet": ("auto", "on", "off")}
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -338,8 +338,8 @@ def _checked_plain(name: str, kind: str, value: "Value", where: str) -> "Value":
     if type(value) is not expected:
         raise ConfigurationError(f"{where} is {value!r}, which is not {_a(kind)}")
     if kind == "word":
-        if value and value not in _CHOICES.get(name, (value,)):
-            raise ConfigurationError(f"{where} is {value!r}, which is not {' or '.join(_CHOICES[name])}")
+        if value and value not in CHOICES.get(name, (value,)):
+            raise ConfigurationError(f"{where} is {value!r}, which is not {' or '.join(CHOICES[name])}")
         return value
     if isinstance(value, str):
         if "\0" in value:
