@@ -188,6 +188,15 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("smaller, once the compiling is done", "neuron-store recompress --level 19"),
         ("as it is, for the fastest hits", "neuron-store recompress --level 0 -j 4"),
     ),
+    "doctor": (
+        ("what is wrong in this shell", "neuron-store doctor"),
+        ("for a program", "neuron-store doctor --json"),
+        ("only what matters, and no network", "neuron-store doctor --brief --offline"),
+    ),
+    "bugreport": (
+        ("one file to look through, then to attach to an issue", "neuron-store bugreport"),
+        ("elsewhere, as a .zip", "neuron-store bugreport -o /tmp/report.zip"),
+    ),
     "bench": (
         ("on a small built-in set", "neuron-store bench"),
         (

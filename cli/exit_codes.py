@@ -17,6 +17,7 @@ EXIT_CODES = {
     ),
     2: "The command line, a setting or a variable cannot be understood, or the first digits of a key fit several.",
     3: "`verify --recompile` found a result that the compiler does not make from its inputs.",
+    4: "`doctor` found a problem.",
     126: "`run`, `add`: the command is there and cannot be started.",
     127: "There is no `neuronx-cc` besides the shim; `run`, `add`: there is no such command.",
     130: "Ctrl-C.",

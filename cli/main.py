@@ -10,11 +10,13 @@ import typer
 from neuron_store.cli import (
     add,
     bench,
+    bugreport,
     clearing,
     collecting,
     completion,
     configuration,
     disk_usage,
+    doctor,
     environment,
     explain,
     hub_repos,
@@ -79,6 +81,8 @@ for module in (
     clearing,
     disk_usage,
     recompressing,
+    doctor,
+    bugreport,
     bench,
     completion,
 ):

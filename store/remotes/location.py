@@ -147,15 +147,25 @@ def hub_offline(environ: "Mapping[str, str]") -> bool:
 
 def hub_token(environ: "Mapping[str, str]") -> str:
     """Return the token that huggingface_hub would use, "" if there is none."""
+    return hub_token_and_source(environ)[0]
+
+
+def hub_token_and_source(environ: "Mapping[str, str]") -> "tuple[str, str]":
+    """Return the token that huggingface_hub would use, and the variable or file that it is in; "" and "" for none."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if environ.get(name, "").strip():
-            return environ[name].strip()
+            return environ[name].strip(), name
     if _is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "")):
-        return ""
+        return "", ""
+    path = hub_token_path(environ)
+    token = _read_small(path)
+    return (token, path) if token else ("", "")
+
+
+def hub_token_path(environ: "Mapping[str, str]") -> str:
+    """Return the file in which huggingface_hub saves a token."""
     path = environ.get("HF_TOKEN_PATH")
-    return _read_small(
-        os.path.expandvars(os.path.expanduser(path)) if path else os.path.join(hub_home(environ), "token")
-    )
+    return os.path.expandvars(os.path.expanduser(path)) if path else os.path.join(hub_home(environ), "token")
 
 
 def _read_small(path: str) -> str:

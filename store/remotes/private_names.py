@@ -81,7 +81,7 @@ class PrivateNames:
         except (ImportError, KeyError):
             pass  # a user without an entry, as in many containers
         hosts = [os.uname().nodename, environ.get("HOSTNAME", "")]
-        secrets = [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+        secrets = [value for name, value in environ.items() if is_secret_name(name) and not _names_file(name, value)]
         secrets.append(hub_token(environ))
         return cls(users=users, hosts=hosts, folders=[folder for folder in folders if folder != "/"], secrets=secrets)
 
@@ -101,12 +101,17 @@ class PrivateNames:
             for kind, names in self._listed.items()
         }
 
+    def redact_secrets(self, text: str) -> str:
+        """Return `text` without tokens, keys and passwords; names and paths stay."""
+        for pattern, instead in ((self._secrets, "<token>"), (_SECRET_SAID, r"\1<token>"), (_TOKEN, "<token>")):
+            if pattern is not None:
+                text = pattern.sub(instead, text)
+        return text
+
     def redact(self, text: str) -> str:
         """Return `text` without anything private."""
+        text = self.redact_secrets(text)
         for pattern, instead in (
-            (self._secrets, "<token>"),
-            (_SECRET_SAID, r"\1<token>"),
-            (_TOKEN, "<token>"),
             (self._folders, "<path>"),
             (_PATH, "<path>"),
             (self._hosts, "<host>"),
@@ -131,6 +136,11 @@ class PrivateNames:
                 return name + "=<token>"
             return f"{name}={self.redact(value)}"
         return self.redact(field)
+
+
+def _names_file(name: str, value: str) -> bool:
+    """Tell whether a variable says where a secret lies (HF_TOKEN_PATH): that is private, but no secret."""
+    return value.startswith(("/", "~")) and name.upper().endswith(("_PATH", "_FILE", "_DIR"))
 
 
 def is_secret_name(name: str) -> bool:
