@@ -120,7 +120,7 @@ def _collect(
 ) -> None:
     patience = Patience(pause=chosen.upload_retry, tell=_tell_pause)
     with _bars() as progress:
-        reader = RemoteReader(opened.remote, lambda paths, limit: read_files(opened, chosen, paths, limit))
+        reader = RemoteReader(opened.remote, lambda paths, limit: read_files(opened, chosen, paths, limit), layout)
         collector = RemoteCollector(
             opened.remote,
             opened.state,

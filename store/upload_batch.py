@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """A result of a batch: its entry in the queue, and what is to be uploaded for it."""
+    """A result of a batch: its entry in the queue, and what is to be uploaded for it.
 
-    __slots__ = ("entry", "upload")
+    Attributes:
+        left_out: after `compare`, paths of its blobs that the remote has already.
+    """
+
+    __slots__ = ("entry", "left_out", "upload")
 
     def __init__(self, entry: "Queued", upload: "Upload") -> None:
         self.entry = entry
         self.upload = upload
+        self.left_out: set[str] = set()
 
 
 class Batch:
@@ -77,7 +82,18 @@ class Batch:
             for blob in list(member.upload.blobs):
                 if blob.path in renewed or not _use_theirs(member.upload, blob, there.get(blob.path)):
                     blobs.setdefault(blob.path, blob)
+                else:
+                    member.left_out.add(blob.path)
         self.additions = [*blobs.values(), *(member.upload.record for member in self.sending)]
+
+    def robbed(self, remote: "Remote") -> "list[Member]":
+        """Return the members that were sent without a blob which `remote` had then, and has no more.
+
+        A collection may have removed it before their records came. Raises RemoteUnavailable or RemoteRefused.
+        """
+        left_out = sorted({path for member in self.sending for path in member.left_out})
+        there = remote.look_up(left_out) if left_out else {}
+        return [member for member in self.sending if not member.left_out <= there.keys()]
 
 
 def _paths(upload: "Upload") -> "Iterable[str]":

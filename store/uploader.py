@@ -11,7 +11,7 @@ import time
 
 from neuron_store.store.errors import RemoteConflict, RemoteRefused
 from neuron_store.store.locks import compiles_under_way
-from neuron_store.store.queue import calm_down, dequeue, hurry, is_hurried, queue_length
+from neuron_store.store.queue import calm_down, dequeue, enqueue, hurry, is_hurried, queue_length
 from neuron_store.store.registry.contexts import all_is_published
 from neuron_store.store.remotes.private_names import PrivateNames
 from neuron_store.store.upload_batch import Batch, load_batch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from neuron_store.store.layout import Layout
-    from neuron_store.store.queue import Queued
+    from neuron_store.store.queue import Queued, enqueue
     from neuron_store.store.registry.registrar import Registrar
     from neuron_store.store.remotes.base import Remote
 
@@ -352,11 +352,15 @@ class Uploader:
         except RemoteRefused:
             line.state.take_back_commit()
             raise
+        robbed = batch.robbed(line.remote)
+        for member in robbed:  # to be sent once more, with all that it names
+            enqueue(self._layout, line.remote.identity, member.entry.key, replace=True)
         size = batch.size
         for member in batch.sending:
-            self._take_out(line, member.entry, "upload_done", "", size)
-            size = 0  # what was sent is the batch's as a whole: results share blobs
-            self._summary.uploaded += 1
+            if member not in robbed:
+                self._take_out(line, member.entry, "upload_done", "", size)
+                size = 0  # what was sent is the batch's as a whole: results share blobs
+                self._summary.uploaded += 1
         self._summary.bytes += batch.size
 
     def _tell(self, *numbers: int) -> None:

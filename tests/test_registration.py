@@ -420,3 +420,15 @@ def test_a_run_that_ended_early_is_no_promise_until_one_ends_well(make_member, s
     assert "registered 1 model entry" in run(host, 0, 2, 2).stderr
     assert all(entry.is_finished for entry in shared.entries().values())
     assert "2 of 2 keys: no compile will happen\n" in host.cli("lookup", "tiny").stdout
+
+
+def test_what_was_collected_from_a_remote_is_registered_again_by_who_compiles_it_again(make_member, shared):
+    host = make_member("host")
+    run(host, 0, 2, 2)
+    before = shared.entries()
+    host.cli("gc", "--remote", "--model", "local/tiny", "--yes")
+    assert shared.files() == {}
+    host.cli("clear", "--yes")
+    assert "2 misses" in run(host, 0, 2, 2).stderr
+    assert shared.entries().keys() == before.keys()
+    assert len([path for path in shared.files() if "0_RESULTS" in path]) == 2

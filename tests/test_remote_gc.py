@@ -1,10 +1,14 @@
 """`gc --remote`: what is old goes from a Hub repo or a folder, once it has been shown what that is."""
 
 import json
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 from cli_remotes import answer, connect, ns
-from loopback_hub import Body, Drop, Status
+from loopback_hub import Body, Drop, Stall, Status
 from registry_setup import MODEL, files_of, make_entry, put
 from remote_results import (
     DAY,
@@ -15,10 +19,16 @@ from remote_results import (
     dangling,
     files_of_result,
     keys_on,
+    make_result,
 )
-from uploads import make_key
+from remote_setup import SAME, compile_on, publish
+from uploads import make_key, make_uploader, open_hub
 
+from neuron_store.store.collection.limits import Limits
 from neuron_store.store.collection.pins import pin_key, pin_model
+from neuron_store.store.collection.remote_collector import Patience, RemoteCollector
+from neuron_store.store.collection.remote_inventory import RemoteReader
+from neuron_store.store.layout import Layout
 from neuron_store.store.queue import enqueue
 from neuron_store.store.registry.entries import KeyInfo
 from neuron_store.store.remotes.location import read_location
@@ -307,6 +317,181 @@ def test_what_was_done_is_told_when_the_rest_cannot_be(there, hub):
     hub.age(REPO, 2 * DAY)
     assert gc(there, *OLDER, "--yes")["files"] == {"record": 50, "blob": 350, "entry": 0}
     assert hub.files(REPO) == {}
+
+
+@pytest.mark.parametrize("commits", [0, 1])
+def test_a_run_that_is_killed_leaves_nothing_broken_and_the_next_goes_on(there, hub, commits):
+    """It is killed when a commit has landed, and it has not been told so."""
+    add_remote(hub, *range(200), age=40 * DAY)
+    (stays,) = add_remote(hub, 1000)
+    hub.age(REPO, 40 * DAY)
+    landed = len(hub.commits(REPO)) + commits + 1
+    stall = hub.fail("commit", Stall(60.0), after=commits)
+    command = [sys.executable, "-m", "neuron_store.cli", "gc", "--remote", *OLDER, "--yes"]
+    running = subprocess.Popen(command, env=there.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(hub.commits(REPO)) < landed:
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    stall.remove()
+    assert not dangling(hub.files(REPO))
+    gone = 300 if commits == 0 else 400
+    told = gc(there, *OLDER, "--yes")
+    assert sum(told["files"].values()) == 400 - gone
+    assert keys_on(hub.files(REPO)) == {stays}
+    assert len(blobs_on(hub.files(REPO))) == 1
+
+
+def test_uploads_beside_collections_leave_no_result_without_its_blobs(hub, tmp_path):
+    """One host uploads results that share their outputs; two others keep the repo at three results."""
+    ended = threading.Event()
+    faults = []
+
+    def collect(name):
+        remote, state = open_hub(Layout(str(tmp_path / name)), hub.endpoint, REPO, "hf_alice")
+        patience = Patience(attempts=100, pause=0.01)
+        reader = RemoteReader(remote, lambda paths, limit: [remote.read(path, limit) for path in paths])
+        try:
+            while not ended.is_set():
+                limits = Limits(count=3)
+                collector = RemoteCollector(
+                    remote, state, Layout(str(tmp_path / name)), reader, limits, patience=patience
+                )
+                collector.run(collector.plan())
+        except Exception as error:
+            faults.append(error)
+        finally:
+            remote.close()
+
+    threads = [threading.Thread(target=collect, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    layout = Layout(str(tmp_path / "store"))
+    remote, _ = open_hub(layout, hub.endpoint, REPO, "hf_alice")
+    try:
+        for number in range(30):
+            result = make_result(layout, number, age=1000 - number, neff=b"%d" % (number % 4) * 5000)
+            enqueue(layout, remote.identity, result.key)
+            make_uploader(layout, remote, most_results=2).run(0.0)
+            assert not dangling(hub.files(REPO)), number
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        remote.close()
+    assert not faults
+    assert 1 <= len(keys_on(hub.files(REPO))) <= 3
+    assert any(commit.message.startswith("Remove ") for commit in hub.commits(REPO))
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def kept_file(host):
+    (path,) = (host.store / "remotes").glob("*.records")
+    return path
+
+
+@pytest.mark.parametrize("spoil", [None, b"", b"1 " + b"0" * 32 + b"\n{}", "flip"])
+def test_a_record_is_read_once_as_long_as_what_is_kept_of_it_is_whole(there, hub, spoil):
+    add_remote(hub, 1, 2, 3, age=40 * DAY)
+    told = gc(there, *OLDER)
+    assert hub.count("resolve") == 3
+    data = kept_file(there).read_bytes()
+    if spoil is not None:
+        kept_file(there).write_bytes(spoil if spoil != "flip" else data[:-9] + b"!" + data[-8:])
+    assert gc(there, *OLDER) == told
+    assert hub.count("resolve") == (3 if spoil is None else 6)
+    assert kept_file(there).read_bytes() == data
+
+
+def test_a_record_that_was_replaced_is_read_again(there, hub):
+    add_remote(hub, 1, age=40 * DAY)
+    assert removed(gc(there, *OLDER)) == {"age": 1}
+    add_remote(hub, 1, age=DAY)
+    assert removed(gc(there, *OLDER)) == {}
+
+
+def test_what_comes_to_another_compiler_meanwhile_is_not_looked_at(there, hub):
+    add_remote(hub, 1, age=40 * DAY, version=OLD_VERSION)
+    add_remote(hub, 2)
+    commit = hub.do_commit
+
+    def come_between(call, branch):
+        hub.do_commit = commit
+        add_remote(hub, 3)
+        return commit(call, branch)
+
+    hub.do_commit = come_between
+    assert removed(gc(there, *OLDER, "--yes")) == {"age": 1}
+    assert [request.status for request in hub.seen("commit")] == [412, 200]
+    assert hub.count("tree", path="/tree/main[?]") == 1
+    assert hub.count("tree", path=f"neuronxcc-{OLD_VERSION[:6]}") == 1
+    assert hub.count("tree") == 2
+    assert keys_on(hub.files(REPO)) == {make_key(2), make_key(3)}
+
+
+def test_what_a_limit_asks_of_other_compilers_meanwhile_is_looked_at_there(there, hub):
+    """A result that comes meanwhile makes another folder's go, where a shared blob has come, too."""
+    add_remote(hub, 1, age=40 * DAY, version=OLD_VERSION)
+    add_remote(hub, 2, age=30 * DAY, neff=b"shared" * 1000)
+    add_remote(hub, 3, age=DAY, version=OLD_VERSION)
+    commit = hub.do_commit
+
+    def come_between(call, branch):
+        hub.do_commit = commit
+        add_remote(hub, 4, version=OLD_VERSION)
+        add_remote(hub, 5, neff=b"shared" * 1000)
+        return commit(call, branch)
+
+    hub.do_commit = come_between
+    gc(there, "--max-count", 2, "--yes")
+    assert keys_on(hub.files(REPO)) == {make_key(4), make_key(5)}
+    assert not dangling(hub.files(REPO))
+
+
+# -- other hosts -----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_removed_is_a_miss_and_is_uploaded_again_by_who_compiles_it(host, make_host, hub):
+    first, second = make_host("first"), make_host("second")
+    for each in (first, second):
+        each.use_remotes(f"hf://{REPO}", hub=hub)
+    neff = compile_on(first)
+    first.cli("push")
+    gc(first, "--compiler", "", "--max-count", 0, "--yes")
+    assert hub.files(REPO) == {}
+    assert compile_on(second) == neff
+    assert second.counters()["miss_stored"] == 1
+    second.cli("push")
+    assert len(keys_on(hub.files(REPO))) == 1
+    third = make_host("third")
+    third.use_remotes(f"hf://{REPO}", hub=hub)
+    assert compile_on(third) == neff
+    assert third.counters() == {"hit_remote": 1}
+
+
+def test_a_blob_that_goes_while_a_hit_is_under_way_is_a_miss(make_host, hub):
+    first, second = make_host("first"), make_host("second")
+    for each in (first, second):
+        each.use_remotes(f"hf://{REPO}|read-only", hub=hub)
+    neff = compile_on(first, **SAME)
+    publish(first, "", hub)
+    (blob,) = blobs_on(hub.files(REPO))
+    resolve = hub.do_resolve
+
+    def collected(call, revision, path):
+        answer = resolve(call, revision, path)
+        if path.endswith(".json"):
+            hub.do_resolve = resolve
+            hub.delete_file(REPO, path)
+            hub.delete_file(REPO, blob)
+        return answer
+
+    hub.do_resolve = collected
+    assert compile_on(second, **SAME) == neff
+    assert second.counters() == {"miss_stored": 1, "remote_corrupt": 1}
 
 
 # -- rights ----------------------------------------------------------------------------------------------------------

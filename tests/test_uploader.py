@@ -299,6 +299,28 @@ def test_another_zstds_blob_is_described_as_it_is(layout, remote):
     assert (stored.stored_size, stored.stored_sha256) == (described.size, described.sha256)
 
 
+def test_a_blob_that_is_collected_before_its_record_comes_is_sent_after_all(layout, remote):
+    one, two = put_result(layout, 1, b"shared" * 1000), put_result(layout, 2, b"shared" * 1000)
+    queue_all(layout, remote, [one])
+    make_uploader(layout, remote).run(0.0)
+    (blob,) = [path for path in remote.files if "0_BLOBS" in path]
+    (record,) = [path for path in remote.files if "0_RESULTS" in path]
+    add = remote.add
+
+    def collected_before(additions, *arguments):
+        remote.add = add
+        remote.remove([record, blob], "Remove 1 result, 1 blob", "")
+        add(additions, *arguments)
+
+    remote.add = collected_before
+    queue_all(layout, remote, [two])
+    told = Told()
+    make_uploader(layout, remote, told=told).run(0.0)
+    assert records_of(remote.files) == [two]
+    assert remote.added[blob] == 2
+    assert (left(layout, remote), told.counts) == (0, {"upload_done": 1})
+
+
 @pytest.mark.parametrize("tells_sha256", [True, False])
 def test_a_raw_blob_that_is_not_itself_is_replaced(layout, tells_sha256):
     remote = MemoryRemote(tells_sha256=tells_sha256)

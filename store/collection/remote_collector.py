@@ -124,8 +124,19 @@ class RemoteCollector:
         """Look at the remote and choose. Raises RemoteUnavailable, RemoteRefused; OSError of the local store."""
         return self._patience.through(self._plan)
 
-    def _plan(self) -> Plan:
-        found = self._reader.look(self._progress("reading"))
+    def _plan_again(self, last: Plan) -> Plan:
+        """Plan anew, and look only where something was to go, as long as nothing else is.
+
+        Elsewhere other hosts may add as much as they like: what records name lies in their own folder.
+        """
+        touched = {path.partition("/")[0] for path in last.reasons}
+        plan = self._patience.through(lambda: self._plan(touched))
+        if {path.partition("/")[0] for path in plan.reasons} <= touched:
+            return plan
+        return self.plan()
+
+    def _plan(self, only: "set[str] | None" = None) -> Plan:
+        found = self._reader.look(self._progress("reading"), only)
         protection = read_remote_protection(
             self._layout, self._remote.identity, found, self._limits, include_registered=self._include_registered
         )
@@ -159,7 +170,7 @@ class RemoteCollector:
             if done and plan.revision:
                 break
             attempted, reasons, sizes = self._attempted, plan.reasons, plan.sizes
-            plan = self.plan()
+            plan = self._plan_again(plan)
             # What was removed although we were not told so.
             self._count([path for path in attempted if path not in plan.sizes], reasons, sizes)
             self._attempted = []

@@ -1,7 +1,8 @@
 """What a remote holds: results, the blobs that each names, and the models that need it; with what is in doubt named too.
 
 A listing tells names and sizes, not what a record names: each record and each entry of the registry is read once, and
-remembered by its tag, so that to look again costs what has changed since.
+remembered by its tag, so that to look again costs what has changed since. What records tell is kept on this host too, as
+whoever looks at a plan asks for the same thing soon after.
 
 A result's age is what its record says of when it was compiled. The date of its last commit would cost a request for every
 50 files, and after a squash of the history it is that of the squash, for all of them.
@@ -17,7 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from neuron_store.store.collection.inventory import UNKNOWN_VERSION, Inventory
+from neuron_store.store.collection.told_file import Told as KeptTold
+from neuron_store.store.collection.told_file import load_told, save_told
 from neuron_store.store.errors import CorruptRemote
+from neuron_store.store.layout import Layout
 from neuron_store.store.registry.entries import LARGEST_ENTRY, decode_entry
 from neuron_store.store.registry.places import REGISTRY, Place
 from neuron_store.store.remotes.base import FOLDER_PREFIX, Remote, RemoteFile, is_name_of_ours, key_in
@@ -107,21 +111,29 @@ def kind_of(path: str) -> str:
 
 
 class RemoteReader:
-    """Looks at a remote, as often as need be. `read` reads many small files of it at once."""
+    """Looks at a remote, as often as need be. `read` reads many small files of it at once.
 
-    def __init__(self, remote: Remote, read: Read) -> None:
+    With a `layout`, what records tell is kept on this host: for a remote with a head, whose tags can be trusted.
+    """
+
+    def __init__(self, remote: Remote, read: Read, layout: "Layout | None" = None) -> None:
         self._remote = remote
         self._read = read
-        self._told: dict[tuple[str, int, str], Told] = {}
+        self._layout = layout
+        self._told: dict[tuple[str, int, str], Told] | None = None
+        self._files: dict[str, RemoteFile] = {}
 
-    def look(self, progress: Progress) -> RemoteInventory:
-        """Return what the remote holds now.
+    def look(self, progress: Progress, only: "set[str] | None" = None) -> RemoteInventory:
+        """Return what the remote holds now; of other top folders than `only`, what they held at the last look.
 
         What another writer adds meanwhile may be missing: its head is not the `revision` any more then. Raises
         RemoteUnavailable, RemoteRefused.
         """
         found = RemoteInventory(self._remote.head())
-        found.files = {file.path: file for file in self._remote.walk("")}
+        self._files = {path: file for path, file in self._files.items() if only and path.partition("/")[0] not in only}
+        for folder in [""] if only is None else sorted(only):
+            self._files.update((file.path, file) for file in self._remote.walk(folder))
+        found.files = self._files
         kinds: dict[str, list[str]] = {"record": [], "blob": [], "entry": [], "stock": [], "": []}
         for path in sorted(found.files):
             kinds[kind_of(path)].append(path)
@@ -134,14 +146,23 @@ class RemoteReader:
     def _tell(self, found: RemoteInventory, paths: list[str], progress: Progress) -> dict[str, Told]:
         """Return what the files tell; those that were read before, and are the same still, are not read again."""
         ids = {path: (path, found.files[path].size, found.files[path].tag) for path in paths}
-        unread = [path for path in paths if ids[path] not in self._told]
+        layout = self._layout if found.revision else None
+        if self._told is None:
+            kept = load_told(layout, self._remote.identity) if layout is not None else {}
+            self._told = {identity: Told(created=created, blobs=blobs) for identity, (created, blobs) in kept.items()}
+        known = self._told
+        unread = [path for path in paths if ids[path] not in known]
         done = 0
-        for limit, chunk in _chunks(unread):
-            for path, data in zip(chunk, self._read(chunk, limit), strict=True):
-                self._told[ids[path]] = _told_by(path, data)
-            done += len(chunk)
-            progress(done, len(unread))
-        told = {path: self._told[ids[path]] for path in paths}
+        try:
+            for limit, chunk in _chunks(unread):
+                for path, data in zip(chunk, self._read(chunk, limit), strict=True):
+                    known[ids[path]] = _told_by(path, data)
+                done += len(chunk)
+                progress(done, len(unread))
+        finally:
+            if done and layout is not None:
+                save_told(layout, self._remote.identity, _to_keep(known))
+        told = {path: known[ids[path]] for path in paths}
         self._told = {ids[path]: each for path, each in told.items() if each.doubtful is not None}
         return told
 
@@ -191,6 +212,14 @@ class RemoteReader:
             elif path not in place_of:
                 found.loose.append(path)
                 held.loose += max(found.files[path].size, 0)
+
+
+def _to_keep(known: "dict[tuple[str, int, str], Told]") -> KeptTold:
+    return {
+        identity: (each.created, each.blobs)
+        for identity, each in known.items()
+        if each.is_believed and kind_of(identity[0]) == "record"
+    }
 
 
 def _chunks(paths: list[str]) -> Iterator[tuple[int, list[str]]]:

@@ -107,6 +107,10 @@ def note_invocation(
         data = b""
     if context.begin():
         note_private_names(context, environ)
+    if outcome == "miss_stored" and os.path.exists(path) and context.forget_published():
+        # What was compiled before had gone from all remotes, and an entry there may have gone with it.
+        layout.write_file(_waiting_path(layout), b"")
+        return True
     if os.path.exists(path) or (not data and len(_names(os.path.dirname(path))) >= _MOST_UNCACHED):
         return _is_overdue(layout)
     layout.write_file(path, data)
@@ -236,6 +240,13 @@ class Context:
     def note_published(self, remote: str, state: str) -> None:
         """Remember that `remote` has all that stood here when `state` was asked for. Raises OSError."""
         self._layout.write_file(self.path("published", remote), state.encode())
+
+    def forget_published(self) -> bool:
+        """Let every remote be given again what it has, or had; return whether any had something."""
+        names = _names(self.path("published"))
+        for name in names:
+            discard(self.path("published", name))
+        return bool(names)
 
     def read(self, name: str) -> "bytes | None":
         """Return what `write` wrote, None if there is nothing. Raises OSError."""
