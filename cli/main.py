@@ -22,6 +22,7 @@ from neuron_store.cli import (
     hub_repos,
     keys,
     lookup,
+    manual,
     pinning,
     precompile,
     presentation,
@@ -37,6 +38,7 @@ from neuron_store.cli import (
     stock_folder,
     stock_import,
     verify,
+    watch,
 )
 from neuron_store.cli.command_tree import PROGRAM
 from neuron_store.cli.help import build
@@ -62,6 +64,7 @@ for module in (
     add,
     statistics,
     report,
+    watch,
     results,
     configuration,
     keys,
@@ -85,6 +88,7 @@ for module in (
     bugreport,
     bench,
     completion,
+    manual,
 ):
     module.register(app)
 
