@@ -34,8 +34,23 @@ ROOT_TAG = (
     b"# About cache folder tags: https://bford.info/cachedir/\n"
 )
 # All of the above: what else lies in a store's root is foreign, see checking/.
-FOLDERS = ("results", "direct", "blobs", "compilers", "locks", "in-flight", "queue", "remotes", "contexts", "events")
-FOLDERS += ("pins", "imports", "collection", "quarantine", "tmp")
+FOLDERS = (
+    "results",
+    "direct",
+    "blobs",
+    "compilers",
+    "locks",
+    "in-flight",
+    "queue",
+    "remotes",
+    "contexts",
+    "events",
+    "pins",
+    "imports",
+    "collection",
+    "quarantine",
+    "tmp",
+)
 MODEL_VARIABLE = "NEURON_STORE_MODEL"  # where the environment has it, what is compiled is noted in a context
 KEY_LENGTH = 32
 BLOB_LENGTH = 64
