@@ -7,7 +7,7 @@ import os
 import tarfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +35,7 @@ _SUFFIXES = (".tar.gz", ".tgz", ".zip")
 _TELLING = ("NEURON", "NKI", "XLA_", "HF_", "HUGGING", "CUSTOM_CACHE_REPO", "XDG_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 _TELLING_NAMES = ("PATH", "HOME", "SHELL", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "COLUMNS")
 _CONTENTS = {
+    "README.txt": "what is in the others, and what was replaced",
     "doctor.json": "what `neuron-store doctor --json` says, and versions",
     "settings.json": "every setting, its value and where it came from",
     "config.toml": "the configuration file as it stands",
@@ -80,7 +81,7 @@ def _say(path: Path, members: dict[str, bytes]) -> None:
     width = max(map(len, members))
     presentation.write(f"{path}\n")
     for name, data in members.items():
-        presentation.write(f"  {name:{width}}  {presentation.size(len(data)):>8}  {_CONTENTS.get(name, 'this list')}\n")
+        presentation.write(f"  {name:{width}}  {presentation.size(len(data)):>8}  {_CONTENTS[name]}\n")
     presentation.write(
         "\nTokens, passwords and keys are replaced by <token>; homes, users, hosts and addresses by ~, USER, HOST-1,\n"
         "ADDRESS-1. Names of models, modules and folders are in it. Look through it before you attach it to an issue:\n"
@@ -95,23 +96,32 @@ def _gather(environ: dict[str, str], *, lines: int, patience: float, offline: bo
     """Return name -> content of all files of the report. What cannot be read says so in its place."""
     here = look_around(environ, patience=patience, offline=offline)
     redactor = Redactor(environ, hosts=_hosts_of_events(here), secrets=[here.settings.key_salt])
-    parts = {
-        "doctor.json": lambda: _json(as_document(examine_all(environ, patience=patience, offline=offline)), redactor),
-        "settings.json": lambda: _json(_settings(here), redactor),
-        "config.toml": lambda: redactor.text(_tail(config_path(environ), _LARGEST_CONFIG)),
-        "environment.json": lambda: _json(_telling(environ), redactor),
-        "counters.json": lambda: _json(_counters(here), redactor),
-        "events.jsonl": lambda: _events(here, redactor),
-        "shim.log": lambda: redactor.text(_log(here.settings.log_file, lines)),
+    parts: dict[str, Callable[[], Any]] = {
+        "doctor.json": lambda: as_document(examine_all(environ, patience=patience, offline=offline)),
+        "settings.json": lambda: _settings(here),
+        "config.toml": lambda: _tail(config_path(environ), _LARGEST_CONFIG),
+        "environment.json": lambda: _telling(environ),
+        "counters.json": lambda: _counters(here),
+        "events.jsonl": lambda: _events(here),
+        "shim.log": lambda: _log(here.settings.log_file, lines),
     }
-    # One after the other where it matters: a name that one part learns is the same word in the next.
-    outcomes = run_bounded(list(parts.values()), patience * 2)
     members = {"README.txt": _readme()}
-    for name, outcome in zip(parts, outcomes, strict=True):
-        reason = "it was not read in time" if not outcome.finished else f"it could not be read: {outcome.error}"
-        text = outcome.made if outcome.made is not None else redactor.text(reason) + "\n"
-        members[name] = text.encode("utf-8", "backslashreplace")
+    # Read at once, but redacted one after the other: a host that one file names is the same word in the next.
+    for name, outcome in zip(parts, run_bounded(list(parts.values()), patience * 2), strict=True):
+        made = outcome.made
+        if made is None:
+            fault = str(outcome.error) if outcome.finished else "it was not read in time"
+            made = f"neuron-store: {name} could not be made: {fault}\n"
+        members[name] = _written(name, redactor.value(made)).encode("utf-8", "backslashreplace")
     return members
+
+
+def _written(name: str, value: Any) -> str:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return value
+    if name.endswith(".jsonl"):
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in value)
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _readme() -> bytes:
@@ -127,10 +137,6 @@ def _readme() -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
-
-
-def _json(value: Any, redactor: Redactor) -> str:  # noqa: ANN401 - any JSON
-    return json.dumps(redactor.value(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def _settings(here: Surroundings) -> dict[str, Any]:
@@ -154,10 +160,9 @@ def _counters(here: Surroundings) -> dict[str, int]:
     return dict(counts)
 
 
-def _events(here: Surroundings, redactor: Redactor) -> str:
+def _events(here: Surroundings) -> list[dict[str, Any]]:
     events = sorted(recent_events(here), key=lambda event: event.time)[-_EVENTS:]
-    rows = [redactor.value({"time": event.time, "outcome": event.outcome, **event.fields}) for event in events]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return [{"time": event.time, "outcome": event.outcome, **event.fields} for event in events]
 
 
 def _hosts_of_events(here: Surroundings) -> list[str]:

@@ -97,9 +97,9 @@ def collect_garbage(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     remote: Annotated[
-        bool, typer.Option("--remote", "-r", help="Of a remote, NAME or the first that may be written to.")
+        bool, typer.Option("--remote", "-r", help="Of a remote, the one named or the first that may be written to.")
     ] = False,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="With --remote: org/name, hf://… or file:///….")] = "",
+    name: Annotated[str, typer.Argument(metavar="REMOTE", help="With --remote: org/name, hf://… or file:///….")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it, from a remote too.")] = False,
     include_registered: Annotated[
         bool, typer.Option("--include-registered", help="Also results that models of the remote's registry need.")

@@ -1,73 +1,52 @@
-"""The reference of commands, written from the command line's own definitions: the site has it as a page."""
+"""The reference of commands, written from the command line itself: the site has it as a page."""
 
-from collections.abc import Iterator
-from typing import Any
+import re
 
-import typer
-
+from neuron_store.cli.command_tree import Command, describe
+from neuron_store.cli.examples import EXAMPLES
+from neuron_store.cli.help import build, explanation, option_term
 from neuron_store.cli.main import app
 
 _INTRODUCTION = """\
 # Commands
 
-`neuron-store --help` says the same in a terminal. Options may be written with `_` for `-`; `--json`, where a command
-has it, prints what it found for programs.
+`neuron-store COMMAND --help` says the same in a terminal. `--json`, where a command has it, prints what it found as one
+JSON document; [exit codes](exit-codes.md) tell the rest.
 """
 
 
 def command_reference() -> str:
-    """Return the page's text (Markdown): each command that is not hidden, its arguments and options."""
-    parts = [_INTRODUCTION]
-    for name, command in commands(typer.main.get_command(app)):
-        parts.append(_section(name, command))
-    return "\n".join(parts)
+    """Return the page's text (Markdown): each command that people use, its arguments, options and examples."""
+    top = describe(build(app))
+    sections = [_section(command) for command in top.walk() if command is not top and not _only_groups(command)]
+    return "\n".join([_INTRODUCTION, *sections])
 
 
-def commands(top: Any, prefix: str = "neuron-store") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - typer's, unnamed in old ones
-    """Yield the name as it is typed and the definition of every command that is not hidden, in the order of the help."""
-    for name, command in top.commands.items():
-        if command.hidden:
-            continue
-        full = f"{prefix} {name}"
-        inner = getattr(command, "commands", None)
-        if inner is None or getattr(command, "invoke_without_command", False):
-            yield full, command
-        if inner is not None:
-            yield from commands(command, full)
+def _only_groups(command: Command) -> bool:
+    return bool(command.commands) and not command.works_alone
 
 
-def _section(name: str, command: Any) -> str:  # noqa: ANN401 - see above
-    arguments = [one for one in command.params if one.param_type_name == "argument" and not one.hidden]
-    options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
-    usage = [name, *(["[OPTIONS]"] if options else []), *map(_written, arguments)]
-    lines = [f"## {name}", "", *_paragraphs(command.help), "", "```text", " ".join(usage), "```", ""]
-    rows = [(f"`{_cell(_word(one))}`", one.help or "") for one in arguments if one.help]
-    rows += [(", ".join(f"`{word}`" for word in _spellings(one)), one.help or "") for one in options]
+def _section(command: Command) -> str:
+    lines = [f"## {command.name}", ""]
+    for paragraph in command.help:
+        lines += [_escaped(paragraph), ""]
+    lines += ["```text", " ".join([command.name, *command.usage()]), "```", ""]
+    rows = [(argument.value, explanation(argument)) for argument in command.arguments]
+    rows += [(option_term(option), explanation(option)) for option in command.options if "--help" not in option.names]
     if rows:
-        lines += ["| | |", "|---|---|", *(f"| {spelled} | {_cell(_escaped(text))} |" for spelled, text in rows), ""]
+        lines += ["| argument or option | what it is for |", "|---|---|"]
+        lines += [f"| `{_cell(term)}` | {_cell(_escaped(text))} |" for term, text in rows]
+        lines.append("")
+    examples = EXAMPLES.get(" ".join(command.words[1:]), ())
+    if examples:
+        lines += ["```sh", *(line for what, example in examples for line in (f"# {what}", example)), "```", ""]
     return "\n".join(lines)
 
 
-def _paragraphs(text: "str | None") -> list[str]:
-    return [_escaped(" ".join(part.split())) + "\n" for part in (text or "").replace("\f", "").split("\n\n")]
-
-
-def _word(argument: Any) -> str:  # noqa: ANN401 - see above
-    return str(argument.metavar or argument.name.upper())
-
-
-def _written(argument: Any) -> str:  # noqa: ANN401 - see above
-    word = _word(argument).removeprefix("[").removesuffix("]") + ("..." if argument.nargs == -1 else "")
-    return word if argument.required else f"[{word}]"
-
-
-def _spellings(option: Any) -> list[str]:  # noqa: ANN401 - see above
-    metavar = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
-    return [_cell(word + metavar) for word in [*option.opts, *option.secondary_opts]]
-
-
 def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;").replace("$(", "&#36;(") if "`" not in text else text
+    """Return text as Markdown that shows it as it is; what stands between backquotes is code already."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([\\<>\[\]*_])", r"\\\1", part) for part in parts)
 
 
 def _cell(text: str) -> str:

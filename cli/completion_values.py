@@ -13,7 +13,9 @@ from neuron_store.store.results import Result, load_result
 
 Values = list[tuple[str, str]]  # each with what it means
 
+_SHARDS = 256  # folders of keys
 _MOST_KEYS = 20_000  # names that are looked at
+_MOST_OFFERED = 500  # keys: more than that nobody looks through
 _MOST_EXPLAINED = 24  # keys whose records are read
 _MOST_CONTEXTS = 500
 _SAMPLE = 16  # records that compilers' versions are taken from
@@ -26,7 +28,8 @@ def _store() -> Layout:
 def keys(word: str, most_shards: int) -> tuple[Values, bool]:
     """Return the keys that start with `word`, and whether they are whole.
 
-    Where they lie in more than `most_shards` of the store's folders, only those folders' two digits are returned.
+    Where they are many, or lie in more than `most_shards` of the store's folders, only the two digits of these
+    folders are returned; where all folders may be read, the first keys.
     """
     layout = _store()
     shards = [name for name in _names(f"{layout.root}/results") if is_hex(name, 2) and name.startswith(word[:2])]
@@ -35,6 +38,9 @@ def keys(word: str, most_shards: int) -> tuple[Values, bool]:
     names = itertools.chain.from_iterable(_names(f"{layout.root}/results/{shard}") for shard in sorted(shards))
     looked_at = itertools.islice(names, _MOST_KEYS)
     found = sorted(name for name in looked_at if is_hex(name, KEY_LENGTH) and name.startswith(word))
+    if len(found) > _MOST_OFFERED and len(shards) > 1 and most_shards < _SHARDS:
+        return [(name, "") for name in sorted(shards)], False
+    found = found[:_MOST_OFFERED]
     return [(key, _module(layout, key) if len(found) <= _MOST_EXPLAINED else "") for key in found], True
 
 

@@ -42,6 +42,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("of the last two days", "neuron-store stats --since 2d"),
         ("every counter, for a program", "neuron-store stats --json"),
     ),
+    "watch": (
+        ("a job that runs, from another terminal; Ctrl-C ends it", "neuron-store watch"),
+        ("how things stand, for a script", "neuron-store watch --once --json"),
+        ("into a log, until it was quiet for ten minutes", "neuron-store watch --until-idle 600 > watch.log"),
+    ),
     "list": (
         ("what the local store holds, the newest first", "neuron-store list"),
         ("the ten largest", "neuron-store list --sort size --limit 10"),
@@ -157,7 +162,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("until the limits of the settings hold", "neuron-store gc"),
         ("only see what would go", "neuron-store gc --max-size 200G --dry-run"),
         ("what was not used for a month", "neuron-store gc --older-than 30d"),
-        ("all of an old compiler", "neuron-store gc --compiler 2.14"),
+        ("see what a remote could do without", "neuron-store gc --remote my-org/cache --older-than 90d --dry-run"),
     ),
     "pin": (
         ("keep all that a model needs", f"neuron-store pin {_MODEL}"),
@@ -201,5 +206,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("in this bash", 'eval "$(neuron-store completion bash)"'),
         ("in fish", "neuron-store completion fish | source"),
         ("zsh, in a folder of its fpath", "neuron-store completion zsh > ~/.zfunc/_neuron-store"),
+    ),
+    "man": (
+        ("read it", "neuron-store man"),
+        ("where `man neuron-store` finds it", "neuron-store man --install"),
+        ("for a package of your own", "neuron-store man > neuron-store.1"),
     ),
 }

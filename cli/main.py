@@ -22,6 +22,7 @@ from neuron_store.cli import (
     hub_repos,
     keys,
     lookup,
+    manual,
     pinning,
     precompile,
     presentation,
@@ -36,6 +37,7 @@ from neuron_store.cli import (
     stock_folder,
     stock_import,
     verify,
+    watch,
 )
 from neuron_store.cli.command_tree import PROGRAM
 from neuron_store.cli.help import build
@@ -60,6 +62,7 @@ for module in (
     runs,
     add,
     statistics,
+    watch,
     results,
     configuration,
     keys,
@@ -83,6 +86,7 @@ for module in (
     bugreport,
     bench,
     completion,
+    manual,
 ):
     module.register(app)
 

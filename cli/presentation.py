@@ -34,7 +34,7 @@ def print_table(table: Table) -> None:
 
 def progress(*columns: ProgressColumn) -> Progress:
     """Return a progress display on stderr that vanishes when it ends; nothing at all where no terminal is."""
-    there = sys.stderr.isatty() and not _is_dumb()
+    there = sys.stderr.isatty() and not is_dumb()
     return Progress(*columns, console=Console(stderr=True, force_terminal=there), transient=True, disable=not there)
 
 
@@ -43,12 +43,12 @@ def takes_colour(stream: TextIO) -> bool:
 
     NO_COLOR says no for every stream, FORCE_COLOR yes for those that are no terminal (a CI's log), a dumb terminal no.
     """
-    if os.environ.get("NO_COLOR") or _is_dumb():
+    if os.environ.get("NO_COLOR") or is_dumb():
         return False
     return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
-def _is_dumb() -> bool:
+def is_dumb() -> bool:
     """Whether the terminal, if there is one, knows no escape sequences."""
     return os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
 

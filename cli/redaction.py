@@ -23,7 +23,7 @@ _SECRET = "<token>"  # noqa: S105 - what stands in the place of one
 _SHORTEST_SECRET = 6  # characters, as in PrivateNames
 _NAMED = re.compile(
     r"(?P<name>[\"']?\b[\w.-]{0,60}?(?:token|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key(?:[_-]?id)?|"
-    r"private[_-]?key|signature|\bsalt)[\w-]{0,20}[\"']?\s*[:=]\s*)"
+    r"private[_-]?key|signature|salt)[\w-]{0,20}[\"']?\s*[:=]\s*)"
     r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"'<>)\]}]+)",
     re.IGNORECASE,
 )
@@ -37,11 +37,21 @@ _SIGNED = re.compile(
     r"([?&](?:X-Amz-[\w-]+|Signature|Key-Pair-Id|Policy|sig|sv|se|AWSAccessKeyId|code|auth)=)[^\s&\"'<>]+",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"(--?[\w-]*(?:token|secret|passw(?:or)?d|api-?key)[\w-]*\s+)[^\s-][^\s]*", re.IGNORECASE)
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _LOOSE_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}")  # inside a file's name, say
 _MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
 _EC2_NAME = re.compile(r"\bip-\d{1,3}-\d{1,3}-\d{1,3}-\d{1,3}(?:\.[\w-]+)*", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?<![\w.+-])(?:\d{1,3}\.){3}\d{1,3}(?![\w.+-]*\d\.\d|\.?\w)")
+_PART = r"\d{1,3}"
+# Of a private network wherever it stands; another only where it must be an address: a version may look like one.
+_ADDRESS = re.compile(
+    rf"(?<![\w.+-])(?:10\.{_PART}|192\.168|169\.254|172\.(?:1[6-9]|2\d|3[01])|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7]))"
+    rf"\.{_PART}\.{_PART}(?![\w+-]|\.\d)"
+    rf"|(?:(?<=://)|(?<=@))(?:{_PART}\.){{3}}{_PART}(?![\w.])"
+    rf"|(?<![\w.+-])(?:{_PART}\.){{3}}{_PART}(?=:\d)"
+    r"|(?<![\w:])(?:fe80|f[cd][0-9a-f]{2}):[0-9a-f:]+",
+    re.IGNORECASE,
+)
 _HOMES = re.compile(r"(?<![\w.-])(/(?:[\w.-]+/)*?(?:home|Users)/)([\w.-]+)")
 _PUBLIC_HOSTS = re.compile(
     r"(?:^|\.)(?:huggingface\.co|hf\.co|amazonaws\.com|github\.com|pypi\.org)$|^localhost$|^127\.|^\[?::1"
@@ -75,6 +85,7 @@ class Redactor:
         text = _CREDENTIALS.sub(_SECRET + "@", text)
         text = _SIGNED.sub(rf"\1{_SECRET}", text)
         text = _NAMED.sub(_without_value, text)
+        text = _OPTION.sub(rf"\1{_SECRET}", text)
         text = _LOOSE_TOKEN.sub(_SECRET, text)
         return self._places(text)
 
@@ -115,7 +126,7 @@ class Redactor:
         return self._hosts.setdefault(key, f"HOST-{len(self._hosts) + 1}")
 
     def _name_address(self, address: str) -> str:
-        if address.startswith(("127.", "0.")) or any(int(part) > 255 for part in address.split(".")):
+        if address.startswith(("127.", "0.")):
             return address
         return self._addresses.setdefault(address, f"ADDRESS-{len(self._addresses) + 1}")
 
@@ -127,9 +138,10 @@ class Redactor:
 
 def _without_value(found: "re.Match[str]") -> str:
     value = found["value"]
-    if value.strip("\"'") in ("", _SECRET, "true", "false", "null", "None", "0", "1"):
+    if value.strip("\"'").lower() in ("", _SECRET, "true", "false", "null", "none", "0", "1"):
         return found[0]
-    return found["name"] + _SECRET
+    quote = value[0] if value[0] in "\"'" else ""
+    return f"{found['name']}{quote}{_SECRET}{quote}"
 
 
 def _whole(name: str, more: str = "") -> "re.Pattern[str]":

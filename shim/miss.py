@@ -13,6 +13,7 @@ from neuron_store.shim.kept_inputs import begin_audit, keep_inputs
 from neuron_store.shim.outputs import OutputWatch
 from neuron_store.shim.remote_hits import RemoteLook, describe, memory_aside
 from neuron_store.shim.run_compiler import Capture, Run, die_like, run_compiler
+from neuron_store.shim.telling import Telling
 from neuron_store.shim.upload_queue import queue_result
 from neuron_store.shim.version import VERSION
 from neuron_store.store.activity import directory_place, output_place
@@ -20,6 +21,7 @@ from neuron_store.store.blob_writer import store_blob
 from neuron_store.store.blobs import MissingBlob, read_blob
 from neuron_store.store.direct import DirectEntry, encode_direct
 from neuron_store.store.errors import CorruptEntry
+from neuron_store.store.in_flight import ASKING, COMPILING, STORING, WAITING
 from neuron_store.store.layout import Layout
 from neuron_store.store.locks import DONE, HELD, PEERS_FAILED, TIMED_OUT, ActivityWatch, KeyLock, sweep
 from neuron_store.store.remotes.private_names import PrivateNames
@@ -133,6 +135,7 @@ class _Miss:
         self.key = canonical.key
         self._look = RemoteLook(shim, canonical)
         self._writing = Writing(shim.layout)
+        self._telling = Telling(shim, self.key)
 
     def serve(self) -> int:
         """Compile, or be served by another process that does. Returns the exit code."""
@@ -142,16 +145,15 @@ class _Miss:
             if _try_remotes_aside(self.shim, self.canonical):
                 return 0
             raise NotCacheable("no_writable_store", str(error)) from error
-        turn = TIMED_OUT if self.shim.settings.recache else self._take_turn(lock)
-        if turn == _SERVED:
-            return 0
-        stored = False
+        self._telling.begin()
         run = Run()
         try:
-            stored = self._try_remotes() or self._compile(run)
+            turn = TIMED_OUT if self.shim.settings.recache else self._take_turn(lock)
+            if turn == _SERVED:
+                return 0
+            self._take(turn, lock, run)
         finally:
-            # Waiters must not take turns at a compile that leaves no result.
-            lock.release(failed=not stored) if turn == HELD else lock.close()
+            self._telling.end()
         if not run.started:
             return 0  # served by a remote
         # Only now: who reads our output may be waiting for those who wait for this compile.
@@ -159,6 +161,15 @@ class _Miss:
         code = run.code or 0
         die_like(code)
         return code if code >= 0 else 128 - code
+
+    def _take(self, turn: str, lock: KeyLock, run: Run) -> None:
+        """Fetch or compile, and give the lock back."""
+        stored = False
+        try:
+            stored = self._try_remotes() or self._compile(run)
+        finally:
+            # Waiters must not take turns at a compile that leaves no result.
+            lock.release(failed=not stored) if turn == HELD else lock.close()
 
     def _take_turn(self, lock: KeyLock) -> str:
         """Wait until the lock is HELD, or the result is there (_SERVED), or there is no more waiting."""
@@ -176,6 +187,7 @@ class _Miss:
     def _try_remotes(self) -> bool:
         """Serve from a remote, whose result is kept: whoever waits for this key is served from the local store."""
         shim = self.shim
+        self._telling.note(ASKING)
         if shim.settings.recache or not self._look.fetch(shim.layout, shim.layout):
             return False
         if not _try_canonical(shim, self.canonical, self._look.outcome):
@@ -184,6 +196,7 @@ class _Miss:
         return True
 
     def _is_done(self) -> bool:
+        self._telling.note(WAITING)
         layout = self.shim.layout
         return os.path.exists(layout.direct_path(self.shim.direct_key)) or os.path.exists(layout.result_path(self.key))
 
@@ -200,12 +213,14 @@ class _Miss:
         watch = OutputWatch(shim.output, shim.command.logfile)
         activity = self._watch_activity()
         capture = Capture(self._spill_folder(), shim.settings.max_log_bytes)
+        self._telling.note(COMPILING)
         try:
             run_compiler(shim.compiler, shim.arguments, shim.environ, capture, run)
         finally:
             if run.started:
                 shim.done = _GENERAL_FAILURE if run.code is None else run.code
         watch.note_end()
+        self._telling.note(STORING)
         shim.compile_seconds = run.seconds
         # From here on the compiler has run: whatever is wrong with us, it must not run again.
         try:

@@ -91,14 +91,15 @@ def _read_file(path: str, since: float) -> "Iterator[Event]":
         descriptor = open_regular(path)
         with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             for line in file:
-                event = _parse(line)
+                event = parse_event(line)
                 if event is not None and event.time >= since:
                     yield event
     except OSError:
         return
 
 
-def _parse(line: str) -> "Event | None":
+def parse_event(line: str) -> "Event | None":
+    """Return the event of a line (with or without its newline), None if it is not a whole one."""
     words = line.rstrip("\n").split("\t")
     if len(words) < 4 or words[0] != "1" or words[-1] != ".":
         return None

@@ -7,6 +7,7 @@
       blobs/cd/<sha256>[.zst]    output bytes, mode 0444
       compilers/<hash>           remembered compiler identities
       locks/<key>                one compile at a time
+      in-flight/                 what shims are at, for who watches: see in_flight.py
       queue/<remote>/<key>       results that a writable remote still lacks
       remotes/<remote>           what this host remembers of a remote
       contexts/<id>/             which keys the runs of a model asked for: see registry/contexts.py

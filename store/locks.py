@@ -9,6 +9,7 @@ import os
 import time
 
 from neuron_store.store.activity import place_path
+from neuron_store.store.in_flight import sweep_flights
 from neuron_store.store.layout import KEY_LENGTH, Layout, discard, is_hex
 
 TYPE_CHECKING = False
@@ -165,6 +166,8 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0) -> int:
     """Delete temporary and lock files that no process holds and that are older (seconds); return how many.
 
+    What says that a shim is at something goes as soon as the shim is dead.
+
     Does nothing if the last sweep is less than `every` seconds ago: a folder may hold many files.
     """
     stamp = layout.lock_path(".swept")
@@ -186,7 +189,7 @@ def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0)
             continue
         for name in names:
             swept += name != ".swept" and _sweep_file(f"{layout.root}/{folder}/{name}", older_than)
-    return swept
+    return swept + sweep_flights(layout, older_than)
 
 
 def _sweep_file(path: str, older_than: float) -> bool:

@@ -123,11 +123,12 @@ def command_lines(path: Path) -> list[tuple[int, str]]:
     """Return every `neuron-store …` of a document or example, with its line's number: in blocks and in the text."""
     text = path.read_text()
     if path.suffix != ".md":
-        return [(number, found) for number, line in enumerate(text.splitlines(), 1) for found in _mentions(line)]
+        lines = enumerate(text.splitlines(), 1)
+        return [(number, found) for number, line in lines for found in _mentions(_bare(line))]
     lines = []
     for block in read_blocks(path):
         if block.language in _SHELLS:
-            lines += [(block.line, found) for command in block.commands for found in _mentions(command.text)]
+            lines += [(block.line, found) for command in block.commands for found in _mentions(_bare(command.text))]
         elif block.language != "text":
             lines += [(block.line, found) for line in block.text.splitlines() for found in _mentions(line)]
     prose = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), text)
@@ -136,8 +137,13 @@ def command_lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
+def _bare(line: str) -> str:
+    """Return a line without its comment."""
+    return re.sub(r"(?:^|\s)#\s.*", "", line)
+
+
 def _mentions(line: str):
-    if re.fullmatch(r"neuron-store \w+ \d", line):  # the name of a format
+    if re.match(r"neuron-store \w+ \d\b", line):  # the name of a format
         return
     for match in re.finditer(r"(?<![\w./:=-])neuron-store(?= +[\w-])", line.replace("\\\n", " ")):
         if not re.search(r"install(?: +-\S+)* +$", line[: match.start()]):

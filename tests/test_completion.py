@@ -144,6 +144,18 @@ def test_only_the_first_digits_are_offered_where_keys_are_many(host):
     assert len(asked(host, "fish", "neuron-store", "show", "")[1]) == 64
 
 
+def test_no_more_is_offered_than_anyone_looks_through(host):
+    for shard in ("a0", "a1", "b0"):
+        (host.store / f"results/{shard}").mkdir(parents=True)
+        for number in range(300):
+            (host.store / f"results/{shard}/{shard}{number:030x}").touch()
+    assert asked(host, "zsh", "neuron-store", "show", "a") == ("prefixes", ["a0", "a1"])
+    assert len(asked(host, "zsh", "neuron-store", "show", "b")[1]) == 300
+    directive, keys = asked(host, "fish", "neuron-store", "show", "")
+    assert (directive, len(keys)) == ("values", 500)
+    assert keys == sorted(keys)
+
+
 @pytest.mark.parametrize("hostile", ["$(touch pwned)", "a b", "a;b", "`id`", "a'b", "\x1b[2J", "a\nb", "*"])
 def test_a_name_that_a_shell_would_have_to_quote_is_not_offered(host, hostile):
     path = host.model()

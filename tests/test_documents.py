@@ -10,7 +10,6 @@ from neuron_store.cli.reference import reference
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MADE = ("commands.md", "changes.md")  # by docs/hooks.py, for the site
 
 
 def test_the_reference_of_settings_and_counters_is_up_to_date():

@@ -23,7 +23,7 @@ NOT_OF_THE_SHIM = {
     *(f"hashing/{name}.py" for name in
       ("alignment", "hlo_comparison", "hlo_difference", "hlo_outline", "hlo_pairing", "hlo_words")),
     "shim/counters.py", "shim/launcher.py",
-    *(f"store/{name}.py" for name in ("upload_batch", "upload_line", "uploader", "usage")),
+    *(f"store/{name}.py" for name in ("event_tail", "upload_batch", "upload_line", "uploader", "usage")),
 }  # fmt: skip
 # What only runs where there is a remote.
 REMOTE_MODULES = [

@@ -24,8 +24,8 @@ def argv_of(line):
     """The words that an example's line gives to neuron-store."""
     inner = re.search(r"\$\((.*)\)", line)
     words = shlex.split(inner[1] if inner else line)
-    if "|" in words:
-        words = words[: words.index("|")]
+    ends = [words.index(word) for word in ("|", ">") if word in words]
+    words = words[: min(ends, default=len(words))]
     assert words[0] == PROGRAM, line
     return words[1:]
 

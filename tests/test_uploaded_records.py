@@ -100,7 +100,7 @@ def test_what_a_record_carries_is_what_the_documents_list(host):
     }  # fmt: skip
     assert set(record["input"]) == {"name", "size", "sha256", "mode"}
     assert record["inputs"] == []
-    documented = (Path(__file__).parent.parent / "docs/remotes.md").read_text()
+    documented = (Path(__file__).parent.parent / "docs/remote-format.md").read_text()
     for name in record:
         assert f"`{name}`" in documented, name
 

@@ -48,8 +48,8 @@ it, then attach it yourself.
 
 Replaced in all of it: tokens, passwords, keys, signed links and credentials in addresses by `<token>`; your home by `~`;
 users by `USER`, `USER-2` …; hosts by `HOST-1` …; IP addresses by `ADDRESS-1` …; addresses of mail by `EMAIL`: the same
-thing by the same word everywhere. Names of models, repos, modules and folders stay as they are, and so does text of
-yours in them that only you know to be a secret.
+thing by the same word everywhere. Hosts are this one, those that share the store, and those of proxies and of HF_ENDPOINT.
+Names of models, repos, modules and folders stay as they are, and so does what only you know to be a secret.
 
 ## What each finding means
 """
