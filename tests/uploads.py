@@ -197,11 +197,13 @@ class Told:
     def __init__(self) -> None:
         self.counts: Counter = Counter()
         self.events: list[tuple[str, str, str]] = []
+        self.sent = 0  # bytes
         self.lines: list[str] = []
 
-    def count(self, outcome: str, key: str, detail: str) -> None:
+    def count(self, outcome: str, key: str, detail: str, sent: int = 0) -> None:
         self.counts[outcome] += 1
         self.events.append((outcome, key, detail))
+        self.sent += sent
 
 
 def make_uploader(layout: Layout, *remotes, told: "Told | None" = None, **policy) -> Uploader:
