@@ -169,7 +169,8 @@ class MemoryRemote(Remote):
         return sorted({path.partition("/")[0] for path in self.files})
 
     def walk(self, folder: str):
-        return (self._describe(path) for path in sorted(self.files) if path.startswith(folder + "/"))
+        below = folder and folder + "/"
+        return (self._describe(path) for path in sorted(self.files) if path.startswith(below))
 
     def check(self) -> Access:
         return Access(reachable=True, readable=True, writable=True)
