@@ -11,7 +11,7 @@ from neuron_store.cli import presentation
 from neuron_store.cli.context import events_of
 from neuron_store.cli.registration import make_entries
 from neuron_store.cli.remotes import Opened
-from neuron_store.cli.statistics import group_of
+from neuron_store.cli.totals import group_of
 from neuron_store.cli.uploading import Drained, drain
 from neuron_store.shim.counters import HIT, MISS, PASS
 from neuron_store.shim.real_compiler import PROGRAM

@@ -14,10 +14,11 @@ from rich.table import Table
 from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store, settings
 from neuron_store.cli.remote_collecting import Wishes, collect_remote
+from neuron_store.shim.archiving import ARCHIVE_COMMAND
 from neuron_store.shim.collecting import COLLECT_COMMAND
 from neuron_store.shim.log import write_log
 from neuron_store.shim.quantities import read_bytes, read_seconds, read_share
-from neuron_store.shim.settings import Settings
+from neuron_store.shim.settings import Settings, state_folder
 from neuron_store.store.collection.collector import (
     CONTEXTS,
     DIRECTS,
@@ -45,6 +46,7 @@ from neuron_store.store.collection.limits import (
     free_space,
 )
 from neuron_store.store.errors import ConfigurationError
+from neuron_store.store.event_archive import archive_events
 from neuron_store.store.layout import Layout
 
 _NICENESS = 19
@@ -76,6 +78,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("gc")(collect_garbage)
     app.command(COLLECT_COMMAND, hidden=True)(collect_in_background)
+    app.command(ARCHIVE_COMMAND, hidden=True)(archive_in_background)
 
 
 def collect_garbage(
@@ -142,6 +145,8 @@ def collect_garbage(
         return
     limits = given if given.selective else merged(given, limits_of(chosen, layout))
     report = run_collection(layout, limits, dry_run=dry_run)
+    if not dry_run:
+        archive(layout, chosen)
     show(layout, report, dry_run=dry_run, as_json=as_json)
 
 
@@ -267,6 +272,23 @@ def show(layout: Layout, report: Report, *, dry_run: bool, as_json: bool) -> Non
         presentation.remark(f"the limit of {limits} is not reached: what is left must stay")
     if report.unread:
         presentation.remark(f"{presentation.plural(report.unread, 'record')} cannot be read, so no blob was removed")
+
+
+def archive(layout: Layout, chosen: Settings) -> None:
+    """Sum up old events of the store, and of those that it could not take. Raises OSError."""
+    for place in (layout, Layout(state_folder(os.environ))):
+        archive_events(place, chosen.max_event_age)
+
+
+def archive_in_background() -> None:
+    """Sum up old events: what the shim starts once a day."""
+    chosen = settings()
+    try:
+        os.nice(_NICENESS)
+        archive(Layout(chosen.dir), chosen)
+    except Exception:  # noqa: BLE001 - nobody watches
+        write_log(chosen.log_file, f"old events were not summed up: {traceback.format_exc()}")
+        raise typer.Exit(1) from None
 
 
 def collect_in_background() -> None:

@@ -38,9 +38,17 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("only see the command line", "neuron-store add -m prajjwal1/bert-tiny --train-batch-size 16 --dry-run"),
     ),
     "stats": (
-        ("of all time", "neuron-store stats"),
         ("of the last two days", "neuron-store stats --since 2d"),
+        ("a line for each model; or day, compiler, host", "neuron-store stats --by model"),
+        (
+            "for Prometheus' textfile collector",
+            "neuron-store stats --prometheus /var/lib/node_exporter/neuron_store.prom",
+        ),
         ("every counter, for a program", "neuron-store stats --json"),
+    ),
+    "report": (
+        ("one page: time saved, hit rate, what was slow, why misses were", "neuron-store report -o report.html"),
+        ("a picture of the last month", "neuron-store report --png --since 30d"),
     ),
     "watch": (
         ("a job that runs, from another terminal; Ctrl-C ends it", "neuron-store watch"),

@@ -2,7 +2,6 @@
 
 import os
 import string
-from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -11,17 +10,18 @@ from rich.text import Text
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import events_of, readable_store
-from neuron_store.cli.explanation import Explanation, compare, equal_components
+from neuron_store.cli.explanation import Explanation, compare
 from neuron_store.cli.inquiry import Inquiry, served_result
 from neuron_store.cli.keys import CONTEXT, passed
+from neuron_store.cli.nearest import nearest_result
 from neuron_store.cli.sides import Side, side_of_inquiry, side_of_result
-from neuron_store.cli.statistics import group_of
+from neuron_store.cli.totals import group_of
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.counters import COUNTERS, HIT, MISS
 from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound
 from neuron_store.store.events import Event
 from neuron_store.store.layout import Layout
-from neuron_store.store.results import all_keys, find_key, load_result
+from neuron_store.store.results import find_key, load_result
 
 _STORED = "miss_stored"
 
@@ -230,7 +230,7 @@ def _tell_direct_hit(inquiry: Inquiry, report: Report) -> bool:
 
 
 def _compare_nearest(layout: Layout, side: Side, report: Report) -> None:
-    nearest, unread = _nearest(layout, side)
+    nearest, unread = nearest_result(layout, side)
     left_out = f"left out {presentation.plural(unread, 'damaged record')}" if unread else ""
     if nearest is None:
         other = "other " if side.created else ""
@@ -248,38 +248,3 @@ def _compare_nearest(layout: Layout, side: Side, report: Report) -> None:
 def _describe(side: Side) -> str:
     made = f", compiled {presentation.age(side.created)} ago" if side.created else ""
     return f"{side.key[: presentation.SHOWN_KEY]}  {side.module or 'a module without a name'}{made}"
-
-
-def _nearest(layout: Layout, side: Side) -> tuple["Side | None", int]:
-    """Return the recorded result that has most in common with `side`, and how many records could not be read."""
-    best: Side | None = None
-    unread = 0
-    for key in all_keys(layout):
-        if key == side.key:
-            continue
-        try:
-            result = load_result(layout, key)
-            other = side_of_result(layout, result) if result is not None else None
-        except (CorruptEntry, OSError):
-            unread += 1
-            continue
-        if other is not None and (best is None or _likeness(side, other) > _likeness(side, best)):
-            best = other
-    return best, unread
-
-
-def _likeness(side: Side, other: Side) -> tuple[float, ...]:
-    """Rank by equal components; then the same HLO, module name, most options and variables, nearly the size, and age."""
-    equal = equal_components(side, other)
-    unequal = sum(
-        _count_unequal(side.components.get(name, []), fields)
-        for name, fields in other.components.items()
-        if name not in equal and name != "hlo"
-    )
-    same_name = side.module == other.module
-    return (len(equal), "hlo" in equal, same_name, -unequal, -abs(side.size - other.size), other.created)
-
-
-def _count_unequal(here: list[str], there: list[str]) -> int:
-    mine, theirs = Counter(here), Counter(there)
-    return sum((mine - theirs).values()) + sum((theirs - mine).values())

@@ -23,8 +23,8 @@ from neuron_store.cli.precompile_jobs import Job, Plan, make_plan
 from neuron_store.cli.precompile_memory import jobs_that_fit, usable_cores
 from neuron_store.cli.precompile_pool import Done, Pool
 from neuron_store.cli.runs import shimmed_environment
-from neuron_store.cli.statistics import Totals
 from neuron_store.cli.stock_reasons import print_reasons
+from neuron_store.cli.totals import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.run_compiler import die_like
 from neuron_store.store.errors import CompilerNotFound, ConfigurationError, PrecompileFailed

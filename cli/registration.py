@@ -31,7 +31,7 @@ _LONGEST_MODULE = 300  # characters
 _LISTED_BY = {"batch_size": int, "sequence_length": int, "tp_degree": int, "target": str, "torch_dtype": str}
 
 
-def make_registrar(layout: Layout, settings: Settings, count: Callable[[str, str, str], None]) -> Registrar:
+def make_registrar(layout: Layout, settings: Settings, count: Callable[[str, str, str, int], None]) -> Registrar:
     """Return what publishes the contexts of a store, with `count` told what became of them."""
     names = PrivateNames.of_host(os.environ)
 

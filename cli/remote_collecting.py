@@ -38,7 +38,7 @@ from neuron_store.store.collection.limits import (
 from neuron_store.store.collection.remote_collector import Patience, RemoteCollector, RemoteReport
 from neuron_store.store.collection.remote_inventory import Progress, RemoteReader
 from neuron_store.store.collection.remote_plan import ENTRIES, GRACE, UNNAMED, Plan, tally
-from neuron_store.store.errors import ConfigurationError, RemoteError
+from neuron_store.store.errors import ConfigurationError, RemoteError, RemoteRefused
 from neuron_store.store.layout import Layout
 from neuron_store.store.remotes.hub import HubRemote
 from neuron_store.store.remotes.hub_storage import HubStorage, StoredObject
@@ -103,6 +103,8 @@ def collect_remote(
     opened = open_location(location, layout, chosen, patience=max(LISTING_PATIENCE, chosen.upload_timeout))
     storage = _storage_of(opened, wishes)
     try:
+        if wishes.act:
+            _require_rights(opened)
         _collect(opened, chosen, layout, limits, wishes, storage, as_json=as_json)
     finally:
         opened.remote.close()
@@ -164,6 +166,13 @@ def _chosen_location(chosen: Settings, name: str) -> Location:
         named = ", ".join(each.url for each in configured)
         raise RemoteError(f"no remote that may be written to is configured ({named} are read-only); name one")
     raise RemoteError(why_no_remote(chosen))
+
+
+def _require_rights(opened: Opened) -> None:
+    """Raise RemoteRefused before all is read, if nothing could be removed in the end."""
+    access = opened.remote.check()
+    if access.reachable and not (access.readable and access.writable is not False):
+        raise RemoteRefused(access.detail or f"we may not write to {opened.remote.url}; change its mode or owner")
 
 
 def _where_it_says_so(chosen: Settings, name: str, location: Location) -> str:

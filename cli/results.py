@@ -1,6 +1,5 @@
 """`neuron-store list` and `show`: what the local store, or a remote, holds."""
 
-import collections
 import datetime
 import os
 import shlex
@@ -14,11 +13,10 @@ from rich.text import Text
 
 from neuron_store.cli import presentation
 from neuron_store.cli.as_uploaded import show_as_uploaded
-from neuron_store.cli.context import events_of, local_store, readable_store, settings
+from neuron_store.cli.context import local_store, readable_store, settings
 from neuron_store.cli.model_listing import list_models
 from neuron_store.cli.remote_listing import Filters, chosen_remote, list_rows, list_versions
-from neuron_store.cli.statistics import group_of
-from neuron_store.shim.counters import HIT
+from neuron_store.cli.totals import read_hits
 from neuron_store.store.errors import ConfigurationError, CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import Result, all_keys, find_key, load_result
@@ -139,9 +137,7 @@ def _rank(row: Row, order: Order) -> float:
 def _rows(layout: Layout) -> tuple[list[Row], int]:
     """Return a row for every result, and how many records could not be read."""
     unreadable = 0
-    hits = collections.Counter(
-        event.fields.get("key", "") for event in events_of(layout) if group_of(event.outcome) == HIT
-    )
+    hits = read_hits(layout)
     rows = []
     for key in all_keys(layout):
         try:

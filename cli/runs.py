@@ -30,7 +30,7 @@ from neuron_store.cli.environment import path_entries
 from neuron_store.cli.presentation import duration, plural, remark
 from neuron_store.cli.registration import begin_context, note_finished
 from neuron_store.cli.remotes import configured_locations
-from neuron_store.cli.statistics import Totals
+from neuron_store.cli.totals import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.real_compiler import PROGRAM, search_path
 from neuron_store.shim.run_compiler import die_like

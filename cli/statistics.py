@@ -1,8 +1,7 @@
 """`neuron-store stats`: every counter by name, and the compile time that hits saved."""
 
-import collections
 import os
-from collections.abc import Iterable
+from enum import Enum
 from typing import Annotated, Any
 
 import typer
@@ -10,14 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import events_of, local_store, settings, store_fault
+from neuron_store.cli.context import local_store, settings, store_fault
 from neuron_store.cli.remotes import open_location
+from neuron_store.cli.totals import DIMENSIONS, Activity, Totals, group_of, read_activity
 from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
-from neuron_store.store.events import Event
 from neuron_store.store.layout import Layout
 from neuron_store.store.queue import oldest, queue_length
+from neuron_store.store.remotes.answers import ANSWERS
 from neuron_store.store.remotes.location import list_locations
-from neuron_store.store.usage import measure_usage
+from neuron_store.store.usage import Usage, measure_usage
 
 _GROUP_TITLES = {
     HIT: "Hits",
@@ -28,84 +28,16 @@ _GROUP_TITLES = {
     AUDIT: "Audits",
     UPLOAD: "Uploads",
 }
+_MOST_DETAILS = 10  # of one counter
 
 
-def group_of(counter: str) -> str:
-    """Return a counter's group; one of another version tells its own by the beginning of its name."""
-    if counter in COUNTERS:
-        return COUNTERS[counter][0]
-    group = counter.partition("_")[0]
-    return group if group in (HIT, MISS, PASS, ERROR) else INCIDENT
+class Dimension(str, Enum):
+    """What `stats --by` tells apart."""
 
-
-class Totals:
-    """Counters and seconds over some events.
-
-    Attributes:
-        counters: every counter's name -> count, 0 included; names of other versions are kept too.
-        seconds_compiled, seconds_saved: of compile, spent on misses and spared by hits.
-        seconds_unknown: hits whose compile time is not known, so that seconds_saved leaves them out.
-    """
-
-    def __init__(self, events: Iterable[Event]) -> None:
-        self.counters: collections.Counter[str] = collections.Counter(dict.fromkeys(COUNTERS, 0))
-        self.seconds_compiled = 0.0
-        self.seconds_saved = 0.0
-        self.seconds_unknown = 0
-        for event in events:
-            self._add(event)
-
-    def _add(self, event: Event) -> None:
-        self.counters[event.outcome] += 1
-        self.counters.update(event.incidents)
-        group = group_of(event.outcome)
-        if group == MISS:
-            self.seconds_compiled += event.seconds or 0.0
-        elif group == HIT:
-            self.seconds_saved += event.seconds or 0.0
-            self.seconds_unknown += event.seconds is None
-
-    def of_group(self, group: str) -> int:
-        """Return the sum of a group's counters."""
-        return sum(count for name, count in self.counters.items() if group_of(name) == group)
-
-    @property
-    def hits(self) -> int:
-        """Requests served from the store."""
-        return self.of_group(HIT)
-
-    @property
-    def misses(self) -> int:
-        """Requests that were compiled under the shim."""
-        return self.of_group(MISS)
-
-    @property
-    def passed(self) -> int:
-        """Requests handed to the real compiler uncached."""
-        return self.of_group(PASS)
-
-    @property
-    def errors(self) -> int:
-        """Requests that met a fault of ours."""
-        return self.of_group(ERROR)
-
-    @property
-    def invocations(self) -> int:
-        """All requests."""
-        return self.hits + self.misses + self.passed + self.errors
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return {
-            "hits": self.hits,
-            "misses": self.misses,
-            "passed_through": self.passed,
-            "errors": self.errors,
-            "seconds_compiled": round(self.seconds_compiled, 3),
-            "seconds_saved": round(self.seconds_saved, 3),
-            "hits_of_unknown_seconds": self.seconds_unknown,
-            "counters": dict(self.counters),
-        }
+    DAY = "day"
+    MODEL = "model"
+    COMPILER = "compiler"
+    HOST = "host"
 
 
 def register(app: typer.Typer) -> None:
@@ -117,22 +49,58 @@ def stats(
     since: Annotated[
         str, typer.Option(metavar="WHEN", help="Only what happened since: 90s, 15m, 1h, 2d, 1w, or a date.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every counter.")] = False,
+    by: Annotated[Dimension | None, typer.Option(help="A line for each day, model, compiler or host.")] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons", help="What exactly the misses, bypasses and errors were about, with counts.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all of this.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Show the counters that are zero, too.")] = False,
+    prometheus: Annotated[
+        str, typer.Option(metavar="FILE", help="Write metrics for Prometheus' textfile collector; - is stdout.")
+    ] = "",
 ) -> None:
-    """Show hits, misses, and the compile time that hits saved."""
+    """Show hits, misses, the compile time that hits saved, and what the remotes answered."""
     layout = local_store()
     begun = presentation.moment(since) if since else 0.0
-    totals = Totals(events_of(layout, begun))
+    activity = read_activity(layout, begun)
     usage = measure_usage(layout)
     queues = waiting_queues(layout)
-    if as_json:
+    if prometheus:
+        from neuron_store.cli.prometheus import export_metrics  # which takes a while to import
+
+        export_metrics(prometheus, activity, usage, queues)
+    elif as_json:
         store = {"dir": layout.root, "results": usage.results, "blobs": usage.blobs, "bytes": usage.bytes}
-        presentation.print_json({"store": store, "since": begun or None, **totals.as_dict(), "queues": queues})
-        return
+        presentation.print_json({"store": store, "since": begun or None, **_as_dict(activity), "queues": queues})
+    elif by or reasons:
+        presentation.print_table(_table_by(activity, by.value) if by else _table_of_reasons(activity))
+    else:
+        _print_all(activity, usage, layout, every=every)
+        _remark_queues(queues)
+    fault = store_fault(layout)
+    if fault and not as_json:
+        presentation.remark(fault)
+
+
+def _as_dict(activity: Activity) -> dict[str, Any]:
+    return {
+        **activity.total.as_dict(),
+        "remotes": {url: remote.as_dict() for url, remote in sorted(activity.remotes.items())},
+        **{
+            f"by_{dimension}": {value: totals.summary() for value, totals in sorted(activity.by[dimension].items())}
+            for dimension in DIMENSIONS
+        },
+        "reasons": [
+            {"counter": counter, "detail": detail, "count": count}
+            for (counter, detail), count in activity.details.most_common()
+        ],
+    }
+
+
+def _print_all(activity: Activity, usage: Usage, layout: Layout, *, every: bool) -> None:
+    totals = activity.total
     _print_table(totals, every=every)
     asked = totals.hits + totals.misses
-    rate = f"{totals.hits / asked:.1%}" if asked else "-"
     unknown = (
         f" ({presentation.plural(totals.seconds_unknown, 'hit')} of unknown seconds left out)"
         if totals.seconds_unknown
@@ -140,16 +108,80 @@ def stats(
     )
     presentation.write(
         "\n"
-        f"hit rate        {rate} of {presentation.plural(asked, 'cacheable request')}\n"
+        f"hit rate        {_rate(totals)} of {presentation.plural(asked, 'cacheable request')}\n"
         f"time compiled   {presentation.duration(totals.seconds_compiled)}\n"
         f"time saved      {presentation.duration(totals.seconds_saved)}{unknown}\n"
+        f"bytes moved     {_moved(totals)}\n"
         f"store           {layout.root}\n"
         f"                {presentation.plural(usage.results, 'result')}, {presentation.size(usage.bytes)} on disk\n"
     )
-    fault = store_fault(layout)
-    if fault:
-        presentation.remark(fault)
-    _remark_queues(queues)
+    if activity.remotes:
+        presentation.write("\n")
+        presentation.print_table(_table_of_remotes(activity))
+
+
+def _rate(totals: Totals) -> str:
+    return "-" if totals.hit_rate is None else f"{totals.hit_rate:.1%}"
+
+
+def _moved(totals: Totals) -> str:
+    return (
+        f"{presentation.size(totals.bytes_delivered)} delivered by hits, "
+        f"{presentation.size(totals.bytes_fetched)} fetched, {presentation.size(totals.bytes_uploaded)} uploaded"
+    )
+
+
+def _table_of_remotes(activity: Activity) -> Table:
+    table = Table("remote", box=None, pad_edge=False)
+    for title in ("hits", "misses", "errors", "skipped", "median", "p95"):
+        table.add_column(title, justify="right")
+    for url, remote in sorted(activity.remotes.items()):
+        counts = [presentation.number(remote.answers[answer]) for answer in ANSWERS]
+        times = [remote.percentile(share) for share in (0.5, 0.95)]
+        table.add_row(
+            presentation.printable(url),
+            *counts,
+            *("-" if seconds is None else presentation.duration(seconds) for seconds in times),
+        )
+    return table
+
+
+def _table_by(activity: Activity, dimension: str) -> Table:
+    table = Table(dimension, box=None, pad_edge=False)
+    for title in ("hits", "misses", "passed", "errors", "hit rate", "saved", "compiled", "fetched", "uploaded"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for value, totals in sorted(activity.by[dimension].items()):
+        counts = (totals.hits, totals.misses, totals.passed, totals.errors)
+        if not any(counts) and not totals.bytes_uploaded:
+            continue
+        table.add_row(
+            presentation.printable(value) or "(not told)",
+            *map(presentation.number, counts),
+            _rate(totals),
+            presentation.duration(totals.seconds_saved),
+            presentation.duration(totals.seconds_compiled),
+            presentation.size(totals.bytes_fetched),
+            presentation.size(totals.bytes_uploaded),
+        )
+    return table
+
+
+def _table_of_reasons(activity: Activity) -> Table:
+    """Return every counter of a miss, bypass or error that counted, with the details that it came with."""
+    table = Table("reason", "count", "detail", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    counts = activity.total.counters
+    for counter in sorted(counts, key=lambda name: -counts[name]):
+        if not counts[counter] or group_of(counter) not in (MISS, PASS, ERROR):
+            continue
+        meaning = COUNTERS[counter][1] if counter in COUNTERS else ""
+        table.add_row(Text(counter, style="bold"), presentation.number(counts[counter]), meaning)
+        details = [(count, detail) for (name, detail), count in activity.details.items() if name == counter]
+        for count, detail in sorted(details, reverse=True)[:_MOST_DETAILS]:
+            table.add_row("", presentation.number(count), "  " + presentation.printable(detail))
+        if len(details) > _MOST_DETAILS:
+            table.add_row("", "", f"  and {len(details) - _MOST_DETAILS} more")
+    return table
 
 
 def waiting_queues(layout: Layout) -> list[dict[str, Any]]:

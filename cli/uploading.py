@@ -122,8 +122,9 @@ def make_uploader(layout: Layout, settings: Settings, remotes: list[Opened]) -> 
     def log(text: str) -> None:
         write_log(settings.log_file, text)
 
-    def count(outcome: str, key: str, detail: str) -> None:
-        fields = {"key": key, "detail": detail} if key else {"detail": detail}  # of a context, its id
+    def count(outcome: str, key: str, detail: str, sent: int) -> None:
+        fields = {"key": key, "detail": detail, "bytes": str(sent or "")}  # the key of a context is its id
+        fields = {name: value for name, value in fields.items() if value}
         try:
             append_event(layout, Event(time.time(), outcome, fields))
         except OSError as error:

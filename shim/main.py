@@ -53,6 +53,7 @@ class Shim:
         settings, layout: in force for this invocation.
         command, model, compiler, components: known once they are read.
         incidents: counters besides the outcome, in order.
+        moved: bytes that a hit delivers; fetched: bytes that came from remotes; asked: what the remotes answered.
         done: the exit code, once the outputs are delivered or the compiler has run; minus a signal's number. From
             then on the compiler must not run (again), whatever happens.
     """
@@ -69,9 +70,12 @@ class Shim:
         self.output = ""
         self.compiler = ""
         self.identity: CompilerIdentity
+        self.compiler_version = ""
         self.components: list[Component] = []
         self.direct_key = ""
         self.compile_seconds = 0.0
+        self.moved = self.fetched = 0
+        self.asked: list[str] = []
         self.done: int | None = None
 
     def run(self) -> int:
@@ -115,6 +119,7 @@ class Shim:
         self.model = _open_model(self.command.model)
         self.compiler = self.find_compiler()
         self.identity = self._identify()
+        self.compiler_version = self.identity.version or ""
         self.components = self.direct_components()
         self.direct_key = self.hash_model()
 
@@ -235,6 +240,7 @@ class Shim:
         except OSError as error:
             raise OutputUnwritable(f"a hit could not be delivered to {self.output}: {error}") from error
         self.done = 0
+        self.moved = sum([output.size for output in entry.outputs.values()])
         replay(*texts, entry.interleave)
         self.record(outcome, key=entry.key, seconds=entry.seconds)
         return True
@@ -291,23 +297,38 @@ class Shim:
             self._note_in_context(outcome, key, seconds)
         own = max(0.0, time.time() - self.begun - self.compile_seconds)
         fields = {
+            "ms": f"{own * 1e3:.1f}",
             "key": key,
             "module": self.model.name if self.model else "",
             "seconds": "" if seconds is None else f"{seconds:.3f}",
-            "ms": f"{own * 1e3:.1f}",
+            "bytes": str(self.moved or ""),
+            "fetched": str(self.fetched or ""),
+            "asked": ",".join(self.asked),
+            "compiler": self.compiler_version,
+            "model": self.environ.get(MODEL_VARIABLE, ""),
             "incidents": ",".join(self.incidents),
             "run": self.environ.get("NEURON_STORE_RUN", ""),
             "detail": detail,
         }
         event = Event(time.time(), outcome, {name: value for name, value in fields.items() if value})
         try:
-            append_event(self.layout, event)
+            if append_event(self.layout, event):
+                self._archive_old_events()
         except OSError:
             event.fields["store"] = self.layout.root
             try:
                 append_event(Layout(state_folder(self.environ)), event)
             except OSError as error:
                 self.log(f"{outcome} could not be counted: {error}")
+
+    def _archive_old_events(self) -> None:
+        """On the first event of a day: let events of long ago be summed up, and nobody wait for it."""
+        try:
+            from neuron_store.shim.archiving import archive_if_due
+
+            archive_if_due(self)
+        except Exception:  # noqa: BLE001 - the compile, or the hit, is what counts
+            self.log_fault("old events could not be summed up")
 
     def _note_in_context(self, outcome: str, key: str, seconds: "float | None") -> None:
         try:

@@ -1,10 +1,13 @@
 """On a local miss, ask the remotes in order; what one of them has is checked, kept locally, and served from there."""
 
+import time
+
 from neuron_store.hashing.keys import prove_components
 from neuron_store.shim.settings import state_folder
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import ConfigurationError, CorruptRemote, RemoteRefused, RemoteUnavailable
 from neuron_store.store.layout import Layout
+from neuron_store.store.remotes.answers import ERROR, HIT, MISS, SKIPPED, encode_answer
 from neuron_store.store.remotes.fetch import Expected, fetch_blobs, fetch_record, require_expected
 from neuron_store.store.remotes.http_reader import Connections, ReadLimits, Unreachable
 from neuron_store.store.remotes.location import hub_offline, list_locations
@@ -50,6 +53,8 @@ class RemoteLook:
         self._canonical = canonical
         self._key = canonical.key
         self._hub_fault: Unreachable | None = None
+        self._answers: dict[str, tuple[str, float]] = {}  # URL -> answer, and seconds until it was clear
+        self._clear_after = 0.0
         self._expected = Expected(canonical.fingerprint.digest, prove_components(canonical.components))
 
     def fetch(self, into: Layout, memory: Layout) -> bool:
@@ -78,6 +83,7 @@ class RemoteLook:
             return bool(answered) and self._fetch_stock(answered, into, memory, options)
         finally:
             connections.close()
+            shim.asked += [encode_answer(answer, seconds, url) for url, (answer, seconds) in self._answers.items()]
 
     def _fetch_stock(self, locations: "list[Location]", into: Layout, memory: Layout, options: RemoteOptions) -> bool:
         from neuron_store.shim.stock_hits import StockLook
@@ -131,11 +137,15 @@ class RemoteLook:
             may_try = False
         if not may_try:
             shim.incidents.append("remote_skipped")
+            self._answers.setdefault(location.url, (SKIPPED, 0.0))
             return False
+        begun, self._clear_after = time.monotonic(), 0.0
+        answer = ERROR
         try:
             found = fetch(remote, into, options)
             state.note_success()
             answered.append(location)
+            answer = HIT if found else MISS
         except CorruptRemote as error:
             state.note_success()
             answered.append(location)
@@ -157,15 +167,26 @@ class RemoteLook:
             return False
         finally:
             remote.close()
+            self._note_answer(location.url, answer, self._clear_after or time.monotonic() - begun)
         return found
 
+    def _note_answer(self, url: str, answer: str, seconds: float) -> None:
+        """Note what a remote answered. The look for a stock entry only adds to what was answered before."""
+        earlier = self._answers.get(url)
+        if earlier is None:
+            self._answers[url] = (answer, seconds)
+        elif answer != MISS:
+            self._answers[url] = (answer, earlier[1])
+
     def _fetch(self, remote: "Remote", into: Layout, options: RemoteOptions) -> bool:
+        begun = time.monotonic()
         record = fetch_record(remote, self._shim.identity.version, self._key, options.largest)
+        self._clear_after = time.monotonic() - begun
         if record is None:
             return False
         require_expected(record, self._expected)
         with Writing(into):
-            fetch_blobs(remote, into, record)
+            self._shim.fetched += fetch_blobs(remote, into, record)
             save_result(into, self._as_kept(record, remote.url))
         return True
 

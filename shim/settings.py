@@ -43,6 +43,11 @@ SETTINGS: dict[str, tuple[str, "Value | None", str]] = {
     "log_file": ("path", None, "where the shim writes what went wrong"),
     "max_age": ("time", 0.0, "results unused for longer are collected: 30d, 12h, or seconds; 0: never"),
     "max_count": ("integer", 0, "results beyond so many are collected, the least recently used first; 0: no limit"),
+    "max_event_age": (
+        "time",
+        34560000.0,
+        "events, which `neuron-store stats` counts, are kept so long: 400d; 0: for ever",
+    ),
     "max_log_bytes": ("integer", 1 << 30, "bytes of stdout and stderr beyond which a result is not stored"),
     "max_size": ("bytes", 0, "beyond this size (200G) the least recently used results are collected; 0: no limit"),
     "min_free": (
@@ -91,6 +96,7 @@ _LIMITS = {
     "lock_timeout": _ANY,
     "max_age": _ANY,
     "max_count": _ANY,
+    "max_event_age": _ANY,
     "max_log_bytes": _ANY,
     "max_size": _ANY,
     "precompile_memory_gb": _ANY,
@@ -132,6 +138,7 @@ class Settings:
     log_file: str
     max_age: float
     max_count: int
+    max_event_age: float
     max_log_bytes: int
     max_size: int
     min_free: str

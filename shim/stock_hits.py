@@ -126,7 +126,9 @@ class StockLook:
         descriptor, temporary = into.open_temporary()
         try:
             for name in GRAPHS:
-                if remote.take(f"{folder}/{name}", _TIMES_LARGER * size + _LARGER, descriptor) is not None:
+                taken = remote.take(f"{folder}/{name}", _TIMES_LARGER * size + _LARGER, descriptor)
+                if taken is not None:
+                    self._shim.fetched += taken
                     return self._proves(f"/proc/self/fd/{descriptor}", flags)
             return False
         finally:
@@ -153,6 +155,7 @@ class StockLook:
             try:
                 size = remote.take(f"{folder}/{name}", largest, descriptor)
                 if size:
+                    self._shim.fetched += size
                     outputs[role] = store_blob(into, role, descriptor, self._shim.settings.compression_level)
                 elif role == "neff" or size == 0:
                     return None

@@ -1,12 +1,19 @@
 r"""The event log: one line for every invocation of the shim, appended, so that nothing contends and nothing is lost.
 
-Grammar, version 1. A file per day (UTC), user and host; each event is written by one append:
+Grammar, version 2. A file per day (UTC), user and host; each event is written by one append:
 
-    \n 1 TAB <Unix seconds> TAB <outcome> TAB (<name>=<value> TAB)* . \n
+    \n 2 TAB <time> SP <ms> SP <key> SP <module> TAB <seconds> SP <bytes> SP <fetched> SP <asked> TAB
+    <outcome> (SP <name>=<value>)* TAB . \n
 
-The first newline ends a line that a full disk tore, the final dot proves that a line is whole. Values have
-`%`, tab, newline and carriage return as %xx. Names: `key`; `module` (the input's file name); `seconds` of
-compile, spent on a miss, saved on a hit; `ms` in the shim besides; `incidents` (comma-separated); `run`; `detail`.
+The first newline ends a line that a full disk tore, the final dot proves that a line is whole. Values have `%`, space,
+tab, newline and carriage return as %xx; what is not known is empty, and spaces at the end of a part are left out.
+`time`: Unix seconds. `ms`: in the shim besides the compile. `module`: the input's file name. `seconds` of compile, spent
+on a miss, saved on a hit. `bytes`: sent to a remote, or delivered by a hit. `fetched`: bytes that came from remotes.
+`asked`: what remotes answered (remotes/answers.py). Names: `compiler` (its version); `model` (as NEURON_STORE_MODEL has
+it); `incidents` (comma-separated); `run`; `detail`; `store` (that could not take the event); `count`, where a line sums
+up so many events (event_archive.py), and `unknown`, how many of these were of unknown seconds.
+
+What is summed up stands together, and what many lines share comes last: event_groups.py lives on that.
 """
 
 import os
@@ -19,9 +26,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ESCAPES = {"%": "%25", "\t": "%09", "\n": "%0A", "\r": "%0D"}
+VERSION = "2"
+# The fields that have a place of their own, in order: what tells an event from others, and what can be summed up.
+OWN = ("ms", "key", "module")
+SUMMED = ("seconds", "bytes", "fetched", "asked")
+PLACED = OWN + SUMMED
+_ESCAPES = {"%": "%25", " ": "%20", "\t": "%09", "\n": "%0A", "\r": "%0D"}
+_UNESCAPES = {"%20": " ", "%0D": "\r", "%0A": "\n", "%09": "\t", "%25": "%"}
 _LONGEST_VALUE = 500  # characters; the whole line must be one small append
-_WHOLE = ("key", "run", "store")  # by which events are found
+_WHOLE = ("key", "run", "store", "asked")  # by which events are found, or which would be torn
 
 
 class Event:
@@ -30,7 +43,7 @@ class Event:
     Attributes:
         time: Unix seconds.
         outcome: the counter that the invocation ended in.
-        fields: name -> value.
+        fields: name -> value; none is empty.
     """
 
     __slots__ = ("fields", "outcome", "time")
@@ -50,40 +63,78 @@ class Event:
         """The counters besides the outcome."""
         return [name for name in self.fields.get("incidents", "").split(",") if name]
 
+    @property
+    def count(self) -> int:
+        """How many events the line stands for."""
+        text = self.fields.get("count", "")
+        return int(text) if text.isdecimal() and len(text) < 16 else 1
+
 
 def _number(text: "str | None") -> "float | None":
     try:
-        return None if text is None else float(text)
+        number = float(text or "")
     except ValueError:
         return None
+    return number if number - number == 0 else None  # neither infinite nor no number
 
 
-def append_event(layout: Layout, event: Event) -> None:
-    """Append one event. Raises OSError where the store cannot be written."""
-    words = ["\n1", f"{event.time:.3f}", event.outcome]
-    words += [
-        f"{name}={_escape(value if name in _WHOLE else value[:_LONGEST_VALUE])}" for name, value in event.fields.items()
+def day_of(moment: float) -> str:
+    """Return the day (UTC, `2026-01-31`) of a Unix time."""
+    return time.strftime("%Y-%m-%d", time.gmtime(moment))
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the line of an event, with both its newlines."""
+    fields = event.fields
+    words = [
+        "\n" + VERSION,
+        f"{event.time:.3f} " + _placed(OWN, fields),
+        _placed(SUMMED, fields),
+        " ".join([event.outcome, *[f"{name}={_written(name, fields[name])}" for name in fields if name not in PLACED]]),
+        ".\n",
     ]
-    line = "\t".join([*words, ".\n"])
-    day = time.strftime("%Y-%m-%d", time.gmtime(event.time))
-    path = layout.event_path(f"{day}-{os.getuid()}-{os.uname().nodename}")
+    return "\t".join(words).encode("utf-8", "surrogateescape")
+
+
+def _placed(names: tuple[str, ...], fields: "dict[str, str]") -> str:
+    return " ".join([_written(name, fields[name]) if name in fields else "" for name in names]).rstrip(" ")
+
+
+def _written(name: str, value: str) -> str:
+    if name not in _WHOLE:
+        value = value[:_LONGEST_VALUE]
+    for character, escape in _ESCAPES.items():
+        if character in value:
+            value = value.replace(character, escape)
+    return value
+
+
+def append_event(layout: Layout, event: Event) -> bool:
+    """Append one event; return whether it is the first of its file. Raises OSError where the store cannot be written."""
+    line = encode_event(event)
+    path = layout.event_path(f"{day_of(event.time)}-{os.getuid()}-{os.uname().nodename}")
     descriptor = layout.open_creating(path, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(descriptor, line.encode("utf-8", "surrogateescape"))
+        os.write(descriptor, line)
+        return os.lseek(descriptor, 0, os.SEEK_CUR) == len(line)
     finally:
         os.close(descriptor)
 
 
 def read_events(layout: Layout, since: float = 0.0) -> "Iterator[Event]":
     """Yield the events at or after `since` (Unix seconds), file by file. Lines that are not whole are left out."""
-    first_day = time.strftime("%Y-%m-%d", time.gmtime(max(since, 0)))
+    for path in event_files(layout, since):
+        yield from _read_file(path, since)
+
+
+def event_files(layout: Layout, since: float = 0.0) -> list[str]:
+    """Return the paths of the files that may hold events at or after `since` (Unix seconds), in order."""
+    first_day = day_of(max(since, 0))
     try:
         names = sorted(os.listdir(f"{layout.root}/events"))
     except OSError:
-        return
-    for name in names:
-        if name[:10] >= first_day:
-            yield from _read_file(layout.event_path(name), since)
+        return []
+    return [layout.event_path(name) for name in names if name[:10] >= first_day]
 
 
 def _read_file(path: str, since: float) -> "Iterator[Event]":
@@ -101,22 +152,27 @@ def _read_file(path: str, since: float) -> "Iterator[Event]":
 def parse_event(line: str) -> "Event | None":
     """Return the event of a line (with or without its newline), None if it is not a whole one."""
     words = line.rstrip("\n").split("\t")
-    if len(words) < 4 or words[0] != "1" or words[-1] != ".":
+    if len(words) != len(("version", "own", "summed", "shared", ".")) or words[0] != VERSION or words[-1] != ".":
         return None
-    at = _number(words[1])
-    if at is None:
+    at, *own = words[1].split(" ")
+    moment, summed = _number(at), words[2].split(" ")
+    if moment is None or len(own) > len(OWN) or len(summed) > len(SUMMED):
         return None
-    pairs = (word.partition("=") for word in words[3:-1])
-    return Event(at, words[2], {name: _unescape(value) for name, _, value in pairs})
+    fields = dict(zip(OWN, own, strict=False)) | dict(zip(SUMMED, summed, strict=False))
+    outcome, shared = read_shared(words[3])
+    return Event(moment, outcome, {name: unescape(value) for name, value in fields.items() if value} | shared)
 
 
-def _escape(value: str) -> str:
-    for character, escape in _ESCAPES.items():
-        value = value.replace(character, escape)
-    return value
+def read_shared(text: str) -> "tuple[str, dict[str, str]]":
+    """Return the outcome and the fields of a line's last part."""
+    outcome, *words = text.split(" ")
+    pairs = (word.partition("=") for word in words)
+    return outcome, {name: unescape(value) for name, _, value in pairs}
 
 
-def _unescape(value: str) -> str:
-    for character, escape in reversed(_ESCAPES.items()):
-        value = value.replace(escape, character)
+def unescape(value: str) -> str:
+    """Return a value as it was before it was written."""
+    if "%" in value:
+        for escape, character in _UNESCAPES.items():
+            value = value.replace(escape, character)
     return value

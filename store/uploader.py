@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from neuron_store.store.remotes.base import Remote
 
     # Called with an outcome (upload_done, upload_present, upload_dropped, upload_failed, upload_refused), the key that
-    # it is about ("" for a whole batch), and a detail: the remote, and a reason.
-    Count = Callable[[str, str, str], None]
+    # it is about ("" for a whole batch), a detail (the remote, and a reason), and the bytes that were sent.
+    Count = Callable[[str, str, str, int], None]
     Log = Callable[[str], None]
     # Called with the bytes and files that are to be sent as far as is known, and those that have arrived since.
     DrainProgress = Callable[[int, int, int, int], None]
@@ -89,7 +89,7 @@ class Uploader:
         self._registrar = registrar
         self._lines = [UploadLine(layout, remote, policy, registrar) for remote in remotes if remote.writable]
         self._names = names or PrivateNames.of_host(os.environ)
-        self._count: Count = count or (lambda outcome, key, detail: None)  # noqa: ARG005 - nobody wants to know
+        self._count: Count = count or (lambda outcome, key, detail, size: None)  # noqa: ARG005 - nobody wants to know
         self._log: Log = log or (lambda text: None)  # noqa: ARG005 - nobody wants to know
         self._lock = UploadLock(layout, UPLOADER)
         self._stopping = False
@@ -273,7 +273,7 @@ class Uploader:
             line.note_failure(error, registering=registering)
             wait = line.wait_after_failure(registering=registering)
             self._log(f"upload to {line.remote.url} failed ({line.last_error}); the next attempt is in {wait:.0f} s")
-            self._count("upload_failed", "", f"{line.remote.url}: {line.last_error}")
+            self._count("upload_failed", "", f"{line.remote.url}: {line.last_error}", 0)
         else:
             line.note_success(registering=registering)
 
@@ -283,7 +283,7 @@ class Uploader:
             self._log(f"{url} takes no results from us, which stay queued: {error}")
         line.note_failure(error)  # should the refusal not be remembered, a full disk say, there is at least a pause
         self._summary.refused = f"{url}: {error}"
-        self._count("upload_refused", "", self._summary.refused)
+        self._count("upload_refused", "", self._summary.refused, 0)
 
     def _upload(self, line: UploadLine) -> None:
         policy = self._policy
@@ -355,9 +355,11 @@ class Uploader:
         robbed = batch.robbed(line.remote)
         for member in robbed:  # to be sent once more, with all that it names
             enqueue(self._layout, line.remote.identity, member.entry.key, replace=True)
+        size = batch.size
         for member in batch.sending:
             if member not in robbed:
-                self._take_out(line, member.entry, "upload_done", "")
+                self._take_out(line, member.entry, "upload_done", "", size)
+                size = 0  # what was sent is the batch's as a whole: results share blobs
                 self._summary.uploaded += 1
         self._summary.bytes += batch.size
 
@@ -365,6 +367,6 @@ class Uploader:
         if self._progress is not None:
             self._progress(*numbers)
 
-    def _take_out(self, line: UploadLine, entry: "Queued", outcome: str, reason: str) -> None:
+    def _take_out(self, line: UploadLine, entry: "Queued", outcome: str, reason: str, size: int = 0) -> None:
         dequeue(self._layout, line.remote.identity, entry)
-        self._count(outcome, entry.key, f"{line.remote.url}: {reason}" if reason else line.remote.url)
+        self._count(outcome, entry.key, f"{line.remote.url}: {reason}" if reason else line.remote.url, size)

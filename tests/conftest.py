@@ -13,7 +13,7 @@ import pytest
 from cli_remotes import end_uploaders
 from loopback_hub import start_hub
 
-from neuron_store.cli.statistics import Totals
+from neuron_store.cli.totals import Totals
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.store.events import read_events
 from neuron_store.store.layout import Layout

@@ -11,8 +11,9 @@ from uploads import make_key, make_neff
 
 from neuron_store.store.blob_writer import store_blob
 from neuron_store.store.layout import Layout
+from neuron_store.store.remotes.base import key_in
 from neuron_store.store.remotes.private_names import PrivateNames
-from neuron_store.store.remotes.records import make_upload
+from neuron_store.store.remotes.records import decode_record, make_upload
 from neuron_store.store.results import Result, save_result
 
 DAY = 86400.0
@@ -68,15 +69,13 @@ def blobs_on(files) -> "set[str]":
     return {path for path in files if "/0_BLOBS/" in path}
 
 
+def blobs_named(path, data) -> "set[str]":
+    """Return the paths of the blobs that a record names."""
+    folder = path.partition("/")[0]
+    record = decode_record(data, key_in(path), folder, 1 << 62)
+    return {blob.remote_path(folder) for blob in record.outputs if blob.output.inline is None}
+
+
 def dangling(files) -> "set[str]":
     """Return the blobs that records among `files` name and that are not there."""
-    from neuron_store.store.remotes.base import key_in
-    from neuron_store.store.remotes.records import decode_record
-
-    named = set()
-    for path, data in files.items():
-        if key := key_in(path):
-            folder = path.partition("/")[0]
-            record = decode_record(data, key, folder, 1 << 62)
-            named |= {blob.remote_path(folder) for blob in record.outputs if blob.output.inline is None}
-    return named - files.keys()
+    return {blob for path in files if key_in(path) for blob in blobs_named(path, files[path])} - files.keys()

@@ -674,9 +674,10 @@ def test_a_full_disk_gives_a_message(host, verb):
 def test_torn_and_foreign_lines_of_the_event_log_are_left_out(host, ns):
     count(host, "miss_stored", seconds="3")
     with open(next((host.store / "events").iterdir()), "ab") as file:
-        file.write(b"\n1\t17\thit_di")
-        file.write(b"\n2\t1790000000\thit_direct\tx=y\t.\n")
-        file.write(b"\xff\xfe\x00garbage\n1\tnow\thit_direct\t.\n")
+        file.write(b"\n2\t17\t5 \thit_di")
+        file.write(b"\n1\t1790000000\thit_direct\tx=y\t.\n")
+        file.write(b"\n3\t1790000000\t5\thit_direct x=y\t.\n")
+        file.write(b"\xff\xfe\x00garbage\n2\t1790000000 hit_direct\t.\n")
     count(host, "hit_direct", seconds="not a number")
     said = json.loads(ns("stats", "--json").stdout)
     assert (said["hits"], said["misses"], said["hits_of_unknown_seconds"]) == (1, 1, 1)

@@ -1,5 +1,6 @@
 """`gc --remote`: what is old goes from a Hub repo or a folder, once it has been shown what that is."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import time
 
 import pytest
 from cli_remotes import answer, connect, ns
+from conftest import VERSION
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from loopback_hub import Body, Drop, Stall, Status
 from registry_setup import MODEL, files_of, make_entry, put
 from remote_results import (
@@ -15,6 +19,7 @@ from remote_results import (
     OLD_VERSION,
     OLDER_VERSION,
     add_remote,
+    blobs_named,
     blobs_on,
     dangling,
     files_of_result,
@@ -22,7 +27,7 @@ from remote_results import (
     make_result,
 )
 from remote_setup import SAME, compile_on, publish
-from uploads import make_key, make_uploader, open_hub
+from uploads import MemoryRemote, make_key, make_uploader, open_hub
 
 from neuron_store.store.collection.limits import Limits
 from neuron_store.store.collection.pins import pin_key, pin_model
@@ -33,6 +38,7 @@ from neuron_store.store.queue import enqueue
 from neuron_store.store.registry.entries import KeyInfo
 from neuron_store.store.remotes.location import read_location
 from neuron_store.store.remotes.opening import RemoteOptions, open_remote
+from neuron_store.store.remotes.state import RemoteState
 
 REPO = "alice/cache"
 OLDER = ("--older-than", "30d")
@@ -385,6 +391,93 @@ def test_uploads_beside_collections_leave_no_result_without_its_blobs(hub, tmp_p
     assert any(commit.message.startswith("Remove ") for commit in hub.commits(REPO))
 
 
+# -- whatever a remote holds -----------------------------------------------------------------------------------------
+
+VERSIONS = [VERSION, OLD_VERSION, OLDER_VERSION]
+results_of_a_remote = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from([1, 20, 40, 60])), max_size=8
+)
+some_limits = st.builds(
+    Limits,
+    age=st.sampled_from([None, 30 * DAY]),
+    compilers=st.sampled_from([None, 1, 2]),
+    count=st.sampled_from([None, 0, 2]),
+    size=st.sampled_from([None, 0, 8000]),
+    compiler=st.sampled_from(["", "2.13"]),
+    model=st.sampled_from(["", MODEL]),
+)
+
+
+@functools.cache
+def some_result(number, version, content, age):
+    return files_of_result(number, version=VERSIONS[version], neff=b"%d" % content * 5000, age=age * DAY)
+
+
+@given(
+    held=results_of_a_remote,
+    named=st.lists(st.sets(st.integers(0, 7), max_size=3), max_size=3),
+    lost=st.sets(st.integers(0, 7), max_size=2),
+    limits=some_limits,
+    include=st.booleans(),
+    last=st.integers(0, 30),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_however_far_it_gets_what_stays_is_whole(tmp_path, held, named, lost, limits, include, last):
+    """Killed after any file, and run again, nothing that stays lacks a blob, and the same goes in the end."""
+    remote = MemoryRemote()
+    records = {}
+    for number, (version, content, age) in enumerate(held):
+        files = some_result(number, version, content, age)
+        remote.files |= files
+        records[number] = next(path for path in files if "/0_RESULTS/" in path)
+    for number in lost & records.keys():
+        del remote.files[records.pop(number)]
+    entries = [
+        files_of(
+            entry_for(*(make_key(number) for number in sorted(numbers)), model=f"acme/m{place}" if place else MODEL)
+        )
+        for place, numbers in enumerate(named)
+        if numbers
+    ]
+    for files in entries:
+        remote.files |= files
+    remote.files |= (others := {f"neuronxcc-{VERSION}/MODULE_123+abcdef01/model.neff": b"neff"})
+    before = dict(remote.files)
+    layout = Layout(str(tmp_path / "store"))
+
+    def collector_of(held_by):
+        reader = RemoteReader(held_by, lambda paths, limit: [held_by.read(path, limit) for path in paths])
+        return RemoteCollector(
+            held_by, RemoteState(layout, "0" * 16, ""), layout, reader, limits, include_registered=include
+        )
+
+    whole = collector_of(remote)
+    foreseen = whole.plan()
+    whole.run(whole.plan())
+    after = dict(remote.files)
+    assert before.keys() - after.keys() == foreseen.reasons.keys()
+    assert not dangling(after)
+    assert others.items() <= after.items()
+    named_now = {blob for path in after if "/0_RESULTS/" in path for blob in blobs_named(path, after[path])}
+    assert blobs_on(after) == named_now  # all of them are old enough
+    for files in entries:
+        keys = set(json.loads(next(iter(files.values())))["neuron_store"]["keys"])
+        went = keys & (keys_on(before) - keys_on(after))
+        assert (files.items() <= after.items()) == (not went or bool(keys & keys_on(after)))
+        assert not went or include or limits.model
+
+    killed = MemoryRemote()
+    killed.files = dict(before)
+    for path in list(foreseen.reasons)[:last]:
+        del killed.files[path]
+    assert not dangling(killed.files)
+    again = collector_of(killed)
+    again.run(again.plan())
+    if not limits.model:  # whose entries may have gone, and with them what tells its results
+        assert killed.files.keys() <= after.keys()
+    assert not dangling(killed.files)
+
+
 # -- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -426,9 +519,8 @@ def test_what_comes_to_another_compiler_meanwhile_is_not_looked_at(there, hub):
     hub.do_commit = come_between
     assert removed(gc(there, *OLDER, "--yes")) == {"age": 1}
     assert [request.status for request in hub.seen("commit")] == [412, 200]
-    assert hub.count("tree", path="/tree/main[?]") == 1
-    assert hub.count("tree", path=f"neuronxcc-{OLD_VERSION[:6]}") == 1
-    assert hub.count("tree") == 2
+    listings = [request.path for request in hub.seen("tree", path="recursive=[Tt1]")]
+    assert [f"neuronxcc-{OLD_VERSION[:6]}" in path for path in listings] == [False, True]
     assert keys_on(hub.files(REPO)) == {make_key(2), make_key(3)}
 
 
@@ -519,6 +611,32 @@ def test_what_is_wrong_is_said(there, hub, arguments, extra, says):
     done = ns(there, "gc", "--remote", *arguments, *OLDER, "--yes", code=code, **extra)
     assert says in done.stderr
     assert hub.files(REPO) == before
+    assert hub.count("resolve") == hub.count("commit") == 0
+
+
+def test_a_right_that_is_lost_on_the_way_is_said(there, hub):
+    add_remote(hub, 1, age=40 * DAY)
+    hub.fail("commit", Status(403))
+    done = ns(there, "gc", "--remote", *OLDER, "--yes", code=1)
+    assert "we may not write to" in done.stderr
+    assert "0 results" not in done.stdout
+
+
+def test_a_branch_of_a_dataset_is_collected(there, hub):
+    repo = "datasets/alice/data"
+    hub.create_repo(repo)
+    add_remote(hub, 1, age=40 * DAY, repo=repo)
+    add_remote(hub, 2, repo=repo)
+    hub.age(repo, 2 * DAY)
+    hub.make_branch(repo, "cache")
+    hub.delete_file(repo, next(path for path in hub.files(repo) if make_key(1) in path))
+    told = gc(there, f"hf://{repo}@cache", *OLDER, "--yes", "--purge-lfs", "--squash-history")
+    assert told["files"] == {"record": 1, "blob": 1, "entry": 0}
+    assert told["purged"]["objects"] == 0  # main has it still
+    assert keys_on(hub.files(repo, "cache")) == {make_key(2)}
+    assert len(hub.commits(repo, "cache")) == 1
+    assert len(hub.commits(repo)) == 3
+    assert len(blobs_on(hub.files(repo))) == 2
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,8 @@ class MemoryRemote(Remote):
         return sorted({path.partition("/")[0] for path in self.files})
 
     def walk(self, folder: str):
-        return (self._describe(path) for path in sorted(self.files) if path.startswith(folder + "/"))
+        below = folder and folder + "/"
+        return (self._describe(path) for path in sorted(self.files) if path.startswith(below))
 
     def check(self) -> Access:
         return Access(reachable=True, readable=True, writable=True)
@@ -196,11 +197,13 @@ class Told:
     def __init__(self) -> None:
         self.counts: Counter = Counter()
         self.events: list[tuple[str, str, str]] = []
+        self.sent = 0  # bytes
         self.lines: list[str] = []
 
-    def count(self, outcome: str, key: str, detail: str) -> None:
+    def count(self, outcome: str, key: str, detail: str, sent: int = 0) -> None:
         self.counts[outcome] += 1
         self.events.append((outcome, key, detail))
+        self.sent += sent
 
 
 def make_uploader(layout: Layout, *remotes, told: "Told | None" = None, **policy) -> Uploader:

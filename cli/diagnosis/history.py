@@ -9,7 +9,7 @@ from neuron_store.cli import presentation
 from neuron_store.cli.diagnosis.finding import Area, Finding, note, ok, warning
 from neuron_store.cli.diagnosis.storage import existing_folder
 from neuron_store.cli.diagnosis.surroundings import Surroundings
-from neuron_store.cli.statistics import group_of
+from neuron_store.cli.totals import group_of
 from neuron_store.shim.counters import AUDIT, ERROR, PASS, UPLOAD
 from neuron_store.shim.settings import state_folder
 from neuron_store.store.events import Event, read_events

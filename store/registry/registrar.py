@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     # Makes the entries of a context. Raises NotPublishable, or RemoteError where it cannot be told now.
     MakeEntries = Callable[[Context], list["Filed"]]
-    # Called with a counter, the context's id, and a detail.
-    Count = Callable[[str, str, str], None]
+    # Called with a counter, the context's id, a detail, and 0: what is sent of an entry is not counted.
+    Count = Callable[[str, str, str, int], None]
 
 _CLOCK_TICK = 1.0  # seconds; what changes a folder within a tick of its file system's clock may not show in its mtime
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 900.0  # seconds until a context that could not be published is tried again
@@ -168,17 +168,17 @@ class Registrar:
         except OSError:
             told = watched.fault
         if told != watched.fault and not isinstance(error, RemoteError):
-            self._count("upload_entry_dropped", context.id, watched.fault)
+            self._count("upload_entry_dropped", context.id, watched.fault, 0)
 
     def _publish(self, remote: "Remote", publications: "list[_Publication]") -> "list[str]":
         filed = [one for publication in publications for one in publication.filed]
         changed = self._amend(remote, filed) if filed else []
         names = {os.path.basename(path) for path in changed}
         for name in sorted(names):
-            self._count("upload_entry_done", "", f"{remote.url}: {name}")
+            self._count("upload_entry_done", "", f"{remote.url}: {name}", 0)
         for publication in publications:
             if publication.filed and not names.intersection(f"{one.entry.name}.json" for one in publication.filed):
-                self._count("upload_entry_present", publication.context.id, remote.url)
+                self._count("upload_entry_present", publication.context.id, remote.url, 0)
             publication.context.note_published(remote.identity, publication.state)
             publication.context.write("fault", None)
             publication.watched.fault = ""

@@ -1,0 +1,1 @@
+"""The report: what a store saved, as a page or a picture."""

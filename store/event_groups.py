@@ -1,0 +1,329 @@
+"""The event log summed up by what its lines have in common: a million lines in about a second.
+
+What stands last in a line (outcome, compiler, model …) is the same bytes in many lines, and is read once for all of
+them; what is to be summed up stands together, and is split for many lines at once. Long logs are read by several
+processes, piece by piece, in bounded memory.
+"""
+
+import collections
+import gc
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from neuron_store.hashing.inputs import open_regular
+from neuron_store.store.events import OWN, PLACED, SUMMED, VERSION, Event, day_of, event_files, read_shared, unescape
+from neuron_store.store.layout import Layout
+
+_PIECE = 2 << 20  # bytes of the log that are in memory at once, in each process
+_WORTH_FORKING = 4 << 20  # bytes
+_STEP = 1 << 16  # bytes, in the search for a line's beginning
+_BEGINNING = f"\n{VERSION}\t".encode()
+_FIRST, _LAST = _BEGINNING[:-1], b".\n"  # the first and the last word of a piece; between lines stand both
+_WORDS = 4  # of a line: its own, what is summed up, what is shared, and the end
+_HIT, _SUMMED_UP = b"hit_", b" count="
+_DAY = 10  # characters
+_Part = TypeVar("_Part")
+
+
+@dataclass
+class Sums:
+    """What the events of a group come to.
+
+    Attributes:
+        count: events.
+        seconds: of compile; those that are unknown left out.
+        unknown: how many events are of unknown seconds.
+        bytes, fetched: as the fields of that name.
+        asked: what remotes answered, as written -> how often.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    unknown: int = 0
+    bytes: int = 0
+    fetched: int = 0
+    asked: "collections.Counter[str]" = field(default_factory=collections.Counter)
+
+    def add(self, other: "Sums") -> None:
+        """Add those of another group."""
+        self.count += other.count
+        self.seconds += other.seconds
+        self.unknown += other.unknown
+        self.bytes += other.bytes
+        self.fetched += other.fetched
+        if other.asked:
+            self.asked.update(other.asked)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the events of a group have in common: the day (UTC), the host, the outcome, and all fields without a place."""
+
+    day: str
+    host: str
+    outcome: str
+    fields: tuple[tuple[str, str], ...]
+
+
+Groups = dict[Group, Sums]
+
+
+def group_events(layout: Layout, since: float = 0.0, *, processes: "int | None" = None) -> Groups:
+    """Return the sums of all events at or after `since` (Unix seconds), by group. What read_events leaves out is not in.
+
+    `processes`: how many read; None: as many as there are cores, where the log is long.
+    """
+    with _reading(_read_piece, layout, since, processes) as parts:
+        return _decode(_merged(parts))
+
+
+def hits_by_key(layout: Layout, since: float = 0.0) -> "collections.Counter[str]":
+    """Return how often each result was served since then (Unix seconds): key -> hits."""
+    found: collections.Counter[str] = collections.Counter()
+    with _reading(_read_hits, layout, since) as parts:
+        for part in parts:
+            found.update(part)
+    return found
+
+
+@contextmanager
+def _reading(
+    read: "Callable[[tuple[str, int, int], float], _Part]", layout: Layout, since: float, processes: "int | None" = None
+) -> "Iterator[Iterable[_Part]]":
+    """Yield what `read` makes of each piece of the log: by several processes, where that is worth it."""
+    pieces = [piece for path in event_files(layout, since) for piece in _pieces(path)]
+    total = sum(end - start for _, start, end in pieces)
+    workers = min(processes or len(os.sched_getaffinity(0)), len(pieces))
+    with _without_cycle_search():
+        if workers > 1 and (processes or total >= _WORTH_FORKING):
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+                yield pool.map(read, pieces, [since] * len(pieces))
+        else:
+            yield (read(piece, since) for piece in pieces)
+
+
+def group_given(events: "Iterable[Event]") -> Groups:
+    """Return the sums of events that were read one by one, by group; their host is not known."""
+    groups: Groups = {}
+    for event in events:
+        rest = {name: value for name, value in event.fields.items() if name not in PLACED}
+        group = Group(day_of(event.time), "", event.outcome, tuple(rest.items()))
+        texts = [event.fields.get(name, "").encode("utf-8", "surrogateescape") for name in SUMMED]
+        _find(groups, group).add(_sum_columns([[text] for text in texts], rest))
+    return groups
+
+
+def _find(groups: Groups, group: Group) -> Sums:
+    sums = groups.get(group)
+    if sums is None:
+        sums = groups[group] = Sums()
+    return sums
+
+
+@contextmanager
+def _without_cycle_search() -> "Iterator[None]":
+    """No cycles are made here, and looking for them among millions of words takes as long as all else."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+# -- pieces ------------------------------------------------------------------------------------------------------------
+
+
+def _pieces(path: str) -> "Iterator[tuple[str, int, int]]":
+    """Yield (path, start, end), in bytes: each piece begins with a line, but for what no line begins in."""
+    try:
+        descriptor = open_regular(path)
+    except OSError:
+        return
+    try:
+        size = os.fstat(descriptor).st_size
+        start = 0
+        while start < size:
+            end = _next_beginning(descriptor, start + _PIECE, size)
+            yield path, start, end
+            start = end
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _next_beginning(descriptor: int, position: int, size: int) -> int:
+    """Return where the first line at or after `position` begins; `size` if none does."""
+    while position < size:
+        data = os.pread(descriptor, _STEP + len(_BEGINNING) - 1, position)
+        found = data.find(_BEGINNING)
+        if found >= 0:
+            return position + found
+        if not data:
+            break
+        position += _STEP
+    return size
+
+
+def _read_piece(piece: "tuple[str, int, int]", since: float) -> "dict[tuple[str, bytes], Sums]":
+    parts: collections.defaultdict[bytes, list[bytes]] = collections.defaultdict(list)
+    for _, summed, shared in _lines_of(piece, since):
+        parts[shared].append(summed)
+    name = os.path.basename(piece[0])
+    return {(name, shared): _sum_parts(texts, shared) for shared, texts in parts.items()}
+
+
+def _read_hits(piece: "tuple[str, int, int]", since: float) -> "collections.Counter[str]":
+    place = 1 + OWN.index("key")
+    found: collections.Counter[str] = collections.Counter()
+    for own, _, shared in _lines_of(piece, since):
+        if shared.startswith(_HIT):
+            words = own.split(b" ", place + 1)
+            if len(words) > place:
+                found[words[place].decode()] += _count(shared) if _SUMMED_UP in shared else 1
+    return found
+
+
+def _count(shared: bytes) -> int:
+    return Event(0.0, "", read_shared(shared.decode("utf-8", "surrogateescape"))[1]).count
+
+
+def _lines_of(piece: "tuple[str, int, int]", since: float) -> "Iterable[tuple[bytes, bytes, bytes]]":
+    """Return the parts of each whole line of a piece, of events at or after `since`."""
+    path, start, end = piece
+    try:
+        descriptor = open_regular(path)
+        try:
+            data = os.pread(descriptor, end - start, start)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return []
+    lines = _split(data)
+    return [line for line in lines if _is_in_time(line[0], since)] if since > 0 else lines
+
+
+def _split(data: bytes) -> "Iterable[tuple[bytes, bytes, bytes]]":
+    """Return the parts of each whole line in `data`: its own, what is summed up, what is shared."""
+    words = data.split(b"\t")
+    ends = words[_WORDS::_WORDS]
+    whole = len(words) % _WORDS == 1 and words[0] == _FIRST and ends[-1:] == [_LAST]
+    if whole and ends.count(_LAST + _FIRST) == len(ends) - 1:
+        return zip(words[1::_WORDS], words[2::_WORDS], words[3::_WORDS], strict=True)
+    return list(_split_torn(data))
+
+
+def _split_torn(data: bytes) -> "Iterator[tuple[bytes, bytes, bytes]]":
+    for line in data.split(b"\n"):
+        words = line.split(b"\t")
+        if len(words) == 1 + _WORDS and words[0] == _FIRST[1:] and words[-1] == _LAST[:-1]:
+            yield words[1], words[2], words[3]
+
+
+def _is_in_time(own: bytes, since: float) -> bool:
+    at = _number(own.partition(b" ")[0])
+    return at is not None and at >= since
+
+
+# -- sums --------------------------------------------------------------------------------------------------------------
+
+
+def _sum_parts(texts: "list[bytes]", shared: bytes) -> Sums:
+    """Sum up what lines with the same last part have: as many values each, or not."""
+    _, fields = read_shared(shared.decode("utf-8", "surrogateescape"))
+    flat = b" ".join(texts).split(b" ")
+    width, rest = divmod(len(flat), len(texts))
+    if not rest and set(map(_gaps, texts)) == {width - 1}:
+        return _sum_columns([flat[place::width] for place in range(width)], fields)
+    by_width: collections.defaultdict[int, list[bytes]] = collections.defaultdict(list)
+    for text in texts:
+        by_width[_gaps(text)].append(text)
+    total = Sums()
+    for gaps, alike in by_width.items():
+        flat = b" ".join(alike).split(b" ")
+        total.add(_sum_columns([flat[place :: gaps + 1] for place in range(gaps + 1)], fields))
+    return total
+
+
+def _gaps(text: bytes) -> int:
+    return text.count(b" ")
+
+
+def _sum_columns(columns: "list[list[bytes]]", fields: "dict[str, str]") -> Sums:
+    none: list[bytes] = []
+    seconds, sizes, fetched, asked = [*columns, none, none, none][: len(SUMMED)]
+    answers = collections.Counter(asked)
+    spent, known = _total(seconds)
+    sums = Sums(
+        count=len(seconds),
+        seconds=spent,
+        unknown=len(seconds) - known,
+        bytes=int(_total(sizes)[0]),
+        fetched=int(_total(fetched)[0]),
+        asked=collections.Counter({_text(text): count for text, count in answers.items() if text}),
+    )
+    if "count" in fields:
+        sums.unknown = _whole(fields.get("unknown", "")) * sums.count
+        sums.count *= Event(0.0, "", fields).count
+    return sums
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def _text(value: bytes) -> str:
+    return unescape(value.decode("utf-8", "surrogateescape"))
+
+
+def _total(texts: "Iterable[bytes]") -> "tuple[float, int]":
+    """Return the sum of what can be read as numbers, and how many these are."""
+    texts = [text for text in texts if text]
+    try:
+        total = sum(map(float, texts))
+    except ValueError:
+        total = float("nan")
+    if total - total == 0:
+        return total, len(texts)
+    numbers = [number for number in map(_number, texts) if number is not None]
+    return sum(numbers), len(numbers)
+
+
+def _number(text: bytes) -> "float | None":
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number - number == 0 else None
+
+
+def _merged(parts: "Iterable[dict[tuple[str, bytes], Sums]]") -> "dict[tuple[str, bytes], Sums]":
+    merged: dict[tuple[str, bytes], Sums] = {}
+    for part in parts:
+        for key, sums in part.items():
+            if key in merged:
+                merged[key].add(sums)
+            else:
+                merged[key] = sums
+    return merged
+
+
+def _decode(read: "dict[tuple[str, bytes], Sums]") -> Groups:
+    groups: Groups = {}
+    for (name, shared), sums in read.items():
+        outcome, fields = read_shared(shared.decode("utf-8", "surrogateescape"))
+        group = Group(name[:_DAY], host_of(name), outcome, tuple(fields.items()))
+        _find(groups, group).add(sums)
+    return groups
+
+
+def host_of(name: str) -> str:
+    """Return the host that a file of the log is of, by its name."""
+    return name[_DAY + 1 :].partition("-")[2]
