@@ -119,19 +119,18 @@ def _flight_columns(watch: Watch, shown: "list[Subgraph]", now: float) -> "list[
         _Column("expected", _widest(shown, of, 8), of, right=True),
         _Column("", _BAR, bar),
         *([_Column("asked by", 8, processes, right=True)] if any(each.processes > 1 for each in shown) else []),
-        _text_column("host", shown, lambda each: each.flight.host, _LONGEST_HOST),
-        _text_column("pid", shown, lambda each: str(each.flight.pid), 8),
     ]
-    if len(watch.hosts) < 2:  # then the process tells more than the host
-        columns[-2:] = columns[:-3:-1]
-    columns[-1] = columns[-1]._replace(minor=True)
-    if any(each.flight.model for each in shown):
-        columns.append(
-            _text_column("model", shown, lambda each: each.flight.model, _LONGEST_MODEL)._replace(minor=True)
-        )
+    host = _text_column("host", shown, lambda each: each.flight.host, _LONGEST_HOST)
+    pid = _text_column("pid", shown, lambda each: str(each.flight.pid), 8)
+    model = _text_column("model", shown, lambda each: each.flight.model, _LONGEST_MODEL)
     key = _text_column("key", shown, lambda each: each.flight.key[: presentation.SHOWN_KEY], presentation.SHOWN_KEY)
-    columns.append(key._replace(minor=True))
-    return columns
+    minor = [model] if any(each.flight.model for each in shown) else []
+    minor += [pid, key]
+    if len(watch.hosts) > 1:
+        columns.append(host)
+    else:
+        minor.insert(-1, host)
+    return columns + [column._replace(minor=True) for column in minor]
 
 
 def _widest(shown: Iterable[Any], cell: "Callable[[Any], Text]", least: int) -> int:
