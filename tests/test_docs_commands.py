@@ -20,7 +20,7 @@ from doc_blocks import command_lines, prints, read_blocks, words_of
 from loopback_hub import start_hub
 from stock_setup import FLAGS, FOLDER, graph, module_name, write_entry
 
-from neuron_store.cli.main import app
+from neuron_store.cli.main import make_app
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -192,7 +192,7 @@ def test_every_command_that_is_named_exists_with_its_options(path):
 
 def fault_of(words: list[str]) -> str:
     """Say what the command line does not have of `neuron-store WORD…`, "" if it has it all."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(make_app())
     words = words[1:]
     while words and hasattr(command, "commands"):
         if words[0].startswith("-"):
