@@ -92,3 +92,10 @@ def test_the_reference_of_commands_has_every_command(host):
     assert "upload-queue" not in text  # hidden: the shim starts it
     assert "`--max-size BYTES`" in text
     assert "## neuron-store stock status" in text
+
+
+def test_what_the_readme_links_to_within_a_page_is_there(site):
+    links = re.findall(r"\]\(docs/([\w/-]+)\.md#([\w-]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    for page, anchor in links:
+        assert f'id="{anchor}"' in (site / f"{page}.html").read_text(), (page, anchor)
