@@ -526,10 +526,10 @@ def test_a_frame_is_no_wider_than_it_may_be(host, slow, width):
 class Terminal:
     """A terminal with `watch` on it."""
 
-    def __init__(self, host, width=80, height=24, *options):
+    def __init__(self, host, width=80, height=24, *options, term="xterm-256color"):
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
-            os.execve(COMMAND[0], [*COMMAND, "--interval", "0.2", *options], host.environ({"TERM": "xterm-256color"}))
+            os.execve(COMMAND[0], [*COMMAND, "--interval", "0.2", *options], host.environ({"TERM": term}))
         self.screen = pyte.Screen(width, height)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -583,8 +583,8 @@ class Terminal:
 def terminal(host):
     opened = []
 
-    def open_one(*arguments):
-        opened.append(Terminal(host, *arguments))
+    def open_one(*arguments, **options):
+        opened.append(Terminal(host, *arguments, **options))
         return opened[-1]
 
     yield open_one
@@ -655,6 +655,33 @@ def test_a_signal_leaves_the_terminal_as_it_was(host, terminal):
     assert shown.wait() == -signal.SIGTERM
     assert shown.raw.count(b"\x1b[?1049h") == shown.raw.count(b"\x1b[?1049l") == 1
     assert b"watched" in shown.raw.rpartition(b"\x1b[?1049l")[2]
+
+
+def test_a_dumb_terminal_gets_lines(host, terminal):
+    shown = terminal(80, 24, term="dumb")
+    shown.shows(f"watching     {host.store}"[:50])
+    host.cc("--version")
+    shown.shows("pass_version")
+    os.write(shown.descriptor, b"\x03")
+    assert shown.wait() == 0
+    assert b"\x1b" not in shown.raw
+
+
+def test_a_reader_that_has_what_it_wants_may_leave(host):
+    for number in range(3):
+        log(host, "hit_direct", module=f"m{number}.pb", seconds=1)
+    command = " ".join(["set -o pipefail;", *COMMAND, "--since", "1h", "--interval", "0.1", "|", "head", "-n", "2"])
+    process = subprocess.Popen(
+        ["bash", "-c", command], env=host.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    for _ in range(300):
+        if process.poll() is not None:
+            break
+        log(host, "hit_direct", module="more.pb", seconds=1)
+        time.sleep(0.1)
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, b"")
+    assert [line.split()[2] for line in out.splitlines()] == [b"watching", b"hit_direct"]
 
 
 def test_a_store_that_cannot_be_read_is_said(host):
