@@ -1,11 +1,14 @@
 """How `neuron-store verify` tells what it found: a table by kind, then one by one."""
 
+import re
+
 from rich.table import Table
 
 from neuron_store.cli import presentation
 from neuron_store.store.checking.faults import HEALED, KINDS, LEFT, REPAIRED, Finding, count_kinds
 
 _MOST_NAMED = 20  # faults that are told one by one
+_LONG = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,52}\b")  # keys and digests: --json tells all of them
 
 
 def show_findings(findings: list[Finding], *, remote: bool = False) -> None:
@@ -46,4 +49,4 @@ def _line(finding: Finding) -> str:
     more = f" and {len(finding.keys) - 3} more" if len(finding.keys) > 3 else ""
     of = f" (of {keys}{more})" if keys and not any(key in finding.path for key in finding.keys) else ""
     done = f" -> {finding.done}" if finding.done else ""
-    return f"{finding.path}{of}: {finding.detail}{done}"
+    return _LONG.sub(r"\1…", f"{finding.path}{of}: {finding.detail}{done}")

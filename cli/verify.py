@@ -95,6 +95,7 @@ def _as_dict(
         "whole": checked.results - len(checked.suffering),
         "blobs": checked.blobs,
         "other_format": checked.newer,
+        "undecided": checked.undecided,
         "found": count_kinds([finding for finding in findings if not finding.follows]),
         "followed": count_kinds([finding for finding in findings if finding.follows]),
         "left": len(checked.findings),
@@ -111,6 +112,9 @@ def _show(layout: Layout, checked: Checked, findings: list[Finding], verdicts: l
         presentation.write(f"{_SAYINGS[verdict.outcome]:10} {verdict.key[:12]}  {verdict.module}: {verdict.detail}\n")
     whole = checked.results - len(checked.suffering)
     presentation.write(f"{presentation.plural(whole, 'result')} of {checked.results} whole in {layout.root}\n")
+    if checked.undecided:
+        loose = presentation.plural(checked.undecided, "blob or entry", "blobs and entries")
+        presentation.remark(f"{loose} may belong to a record that cannot be read, and so are no faults yet")
     if checked.newer:
         presentation.remark(f"{presentation.plural(checked.newer, 'record')} of another format, not looked at")
 

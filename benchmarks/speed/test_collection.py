@@ -29,20 +29,22 @@ def write(path, data):
     os.close(descriptor)
 
 
-def fill(layout, count):
-    """Write results as the shim does, without their blobs' bytes: those are files with nothing but a hole."""
+def fill(layout, count, size=0):
+    """Write results as the shim does: their blobs with `size` bytes; or none, as files with nothing but a hole."""
     for kind in ("results", "direct", "blobs"):
         for number in range(256):
             os.makedirs(f"{layout.root}/{kind}/{number:02x}")
     for number in range(count):
         key, direct_key = xxh3_hex(b"key %d" % number), xxh3_hex(b"direct %d" % number)
         outputs = {}
-        for role, size in (("neff", SIZE), ("stdout", 21)):
-            sha256 = hashlib.sha256(b"%s %d" % (role.encode(), number)).hexdigest()
-            outputs[role] = Output(role, sha256, xxh3_hex(sha256.encode()), size, "raw", None)
+        for role, length in (("neff", size or SIZE), ("stdout", 21)):
+            content = hashlib.shake_256(b"%s %d" % (role.encode(), number)).digest(length if size else 32)
+            sha256 = hashlib.sha256(content).hexdigest()
+            outputs[role] = Output(role, sha256, xxh3_hex(content), length, "raw", None)
             path = layout.blob_path(sha256)
-            write(path, b"")
-            os.truncate(path, size)
+            write(path, content if size else b"")
+            os.truncate(path, length)
+            os.chmod(path, 0o444)
         components = [
             {"name": name, "digest": "0" * 32, "fields": [f"--{name}-{part}" for part in range(8)]}
             for name in ("compiler", "flags", "environment", "host", "hlo", "side_inputs")
@@ -76,6 +78,23 @@ def test_a_dry_run_over_a_hundred_thousand_results(benchmark, bench, say):
     seconds = benchmark.stats.stats.median
     benchmark.extra_info.update(peak_memory_bytes=memory)
     say(f"gc --dry-run, {count:,} results of 1 TB: {seconds:.1f} s   peak {memory / MB:.0f} MB")
+
+
+def test_a_check_of_ten_thousand_small_results(benchmark, bench, say):
+    count = 10_000
+    layout = Layout(bench.env["NEURON_STORE_DIR"])
+    fill(layout, count, size=4000)
+    command = [sys.executable, "-m", "neuron_store.cli", "verify", "--json"]
+    told = []
+
+    def look():
+        told.append(json.loads(subprocess.run(command, env=bench.env, check=True, capture_output=True).stdout))
+
+    benchmark.pedantic(look, rounds=3, warmup_rounds=1)
+    memory = peak_memory(command, bench.env)
+    assert (told[-1]["results"], told[-1]["whole"], told[-1]["blobs"]) == (count, count, 2 * count)
+    benchmark.extra_info.update(peak_memory_bytes=memory)
+    say(f"verify, {count:,} small results: {benchmark.stats.stats.median:.1f} s   peak {memory / MB:.0f} MB")
 
 
 class Shims:

@@ -8,6 +8,7 @@ look like a fault, because a record came or went meanwhile. So each suspicion is
 - Then all records are read once more, for the digests and keys that are under suspicion alone. A blob is missing only if
   a record names it still, and it still is not there; it is an orphan only if no record names it still; an entry
   leads nowhere only if there still is no record.
+- A record that cannot be read, or is of another format, may name any blob: while there is one, there are no orphans.
 - While a collection runs, what it is about to remove is not told.
 
 Memory: about 250 bytes for each blob that records name, and a few pieces of a blob for each thread.
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from neuron_store.store.checking.blob_files import LookedAtBlobs, Seen, Told, look_at_blob_file, look_at_blobs
-from neuron_store.store.checking.faults import DANGLING, KINDS, MISSING_BLOB, WRONG_MODE, Finding
+from neuron_store.store.checking.faults import DANGLING, KINDS, MISSING_BLOB, UNREADABLE, WRONG_MODE, Finding
 from neuron_store.store.checking.record_files import (
     UNTOLD,
     Looked,
@@ -55,6 +56,7 @@ class Checked:
         results, blobs: how many there are, whole or not.
         bytes: of blobs that were read.
         newer: records of another format, which are not looked at.
+        undecided: blobs and entries without a record, while there are records that cannot be read: they may be theirs.
         findings: what is wrong.
         suffering: keys of results that cannot be served as they are.
         keys: of all results.
@@ -64,6 +66,7 @@ class Checked:
     blobs: int = 0
     bytes: int = 0
     newer: int = 0
+    undecided: int = 0
     findings: list[Finding] = field(default_factory=list)
     suffering: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
@@ -208,10 +211,12 @@ class _Check:
                 self._made.findings.append(finding)
         if collecting:
             return
-        for digest, finding in self._unnamed:
-            if digest not in namers and self._is_settled(finding, since):
-                self._made.findings.append(finding)
-        self._made.findings += [f for f in self._dangling if self._still_dangles(f, keys, since)]
+        loose = [f for digest, f in self._unnamed if digest not in namers and self._is_settled(f, since)]
+        loose += [f for f in self._dangling if self._still_dangles(f, keys, since)]
+        if self._made.newer or any(f.kind == UNREADABLE and f.path.startswith("results") for f in self._made.findings):
+            self._made.undecided = len(loose)
+        else:
+            self._made.findings += loose
 
     def _writing_since(self) -> int:
         try:

@@ -68,6 +68,8 @@ _ORDER = (
     DANGLING,
     ORPHAN_BLOB,
 )
+# They may be what a record needs that is mended first.
+_LAST = (DANGLING, ORPHAN_BLOB)
 
 
 def repair_store(
@@ -85,15 +87,19 @@ def repair_store(
     seen = Seen()
     everything: list[Finding] = []
     left: set[tuple[str, str]] = set()
+    first: set[tuple[str, str]] = set()
     put_back_all(layout)
     for number in range(_MOST_ROUNDS + 1):
         checked = check_store(layout, threads, tick, seen, holds_collector=True)
         fresh = [finding for finding in checked.findings if (finding.kind, finding.path) not in left]
+        first = first or {(finding.kind, finding.path) for finding in fresh}
         if not fresh or number == _MOST_ROUNDS:
             break
         repair = Repair(layout, refetcher, quarantine)
+        if any(finding.kind not in _LAST for finding in fresh):
+            fresh = [finding for finding in fresh if finding.kind not in _LAST]
         for finding in sorted(fresh, key=lambda finding: _ORDER.index(finding.kind)):
-            finding.follows = number > 0
+            finding.follows = (finding.kind, finding.path) not in first
             repair.mend(finding)
             everything.append(finding)
             if finding.outcome == LEFT:
