@@ -28,7 +28,7 @@ from neuron_store.store.errors import ConfigurationError, StoreUnavailable
 _PATIENCE = 20.0  # seconds
 _LOG_LINES = 500
 _EVENTS = 500
-_LARGEST_TAIL = 4 << 20  # bytes read from the end of a log
+_LARGEST_TAIL = 1 << 20  # bytes read from the end of a log
 _LARGEST_CONFIG = 1 << 20
 _SUFFIXES = (".tar.gz", ".tgz", ".zip")
 # Variables whose values help; of the others, nothing is told.

@@ -22,6 +22,7 @@ from neuron_store.shim.settings import Settings, state_folder
 from neuron_store.store.collection.collector import (
     CONTEXTS,
     DIRECTS,
+    QUARANTINED,
     TEMPORARY,
     UNNAMED,
     Progress,
@@ -64,6 +65,7 @@ _WORDS = {
     DIRECTS: "entries that lead nowhere",
     TEMPORARY: "temporary files and locks",
     CONTEXTS: "contexts of published models",
+    QUARANTINED: "files in quarantine",
 }
 _KEPT = {
     PINNED: "pinned",

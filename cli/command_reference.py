@@ -5,7 +5,7 @@ import re
 from neuron_store.cli.command_tree import Command, describe
 from neuron_store.cli.examples import EXAMPLES
 from neuron_store.cli.help import build, explanation, option_term
-from neuron_store.cli.main import app
+from neuron_store.cli.main import make_app
 
 _INTRODUCTION = """\
 # Commands
@@ -17,7 +17,7 @@ JSON document; [exit codes](exit-codes.md) tell the rest.
 
 def command_reference() -> str:
     """Return the page's text (Markdown): each command that people use, its arguments, options and examples."""
-    top = describe(build(app))
+    top = describe(build(make_app()))
     sections = [_section(command) for command in top.walk() if command is not top and not _only_groups(command)]
     return "\n".join([_INTRODUCTION, *sections])
 

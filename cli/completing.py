@@ -119,9 +119,9 @@ def _described() -> Tree:
 
     from neuron_store.cli.command_tree import describe
     from neuron_store.cli.help import build
-    from neuron_store.cli.main import app
+    from neuron_store.cli.main import make_app
 
-    return asdict(describe(build(app)))
+    return asdict(describe(build(make_app())))
 
 
 # -- what is typed -------------------------------------------------------------------------------------------------

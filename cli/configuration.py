@@ -1,6 +1,7 @@
 """`neuron-store config`: every setting, its value and where it came from."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,9 @@ def config(
         table.add_row(name, _shown(row["value"]) or "-", source, SETTINGS[name][2])
     presentation.print_table(table)
     presentation.write(f"\nconfig.toml is {path}" + ("" if os.path.exists(path) else ", which does not exist") + "\n")
-    for warning in [*_unknown_names(), *list_locations(settings.remotes, os.environ)[1]]:
+    for name, where in unknown_names(os.environ):
+        presentation.remark(f"{name} in {where} is no setting")
+    for warning in list_locations(settings.remotes, os.environ)[1]:
         presentation.remark(warning)
 
 
@@ -65,13 +68,14 @@ def _shown(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _unknown_names() -> list[str]:
-    path = config_path(os.environ)
+def unknown_names(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the names that look like settings and are none, each with where it stands. Raises ConfigurationError."""
+    path = config_path(environ)
     known = {PREFIX + name.upper() for name in SETTINGS} | set(OTHER_VARIABLES)
-    unknown = [f"{name} in {path} is no setting" for name in read_config(path) if name not in SETTINGS]
+    unknown = [(name, path) for name in read_config(path) if name not in SETTINGS]
     return unknown + [
-        f"{name} in the environment is no setting"
-        for name in os.environ
+        (name, "the environment")
+        for name in environ
         if name.startswith(PREFIX) and name not in known and not name.startswith(MODEL_VARIABLE)
     ]
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store
+from neuron_store.store.checking.quarantine import measure_quarantine
 from neuron_store.store.collection.collector import Progress
 from neuron_store.store.collection.inventory import Inventory, take_inventory
 from neuron_store.store.collection.pins import models_by_key
@@ -35,16 +36,18 @@ def show_usage(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
         steps = iter(range(1, _FOLDERS + 1))
         held = take_inventory(layout, lambda: progress(next(steps, _FOLDERS), _FOLDERS))
     by_compiler = _shares(held, [[version] for version in held.versions])
+    files, quarantined = measure_quarantine(layout)
     models = models_by_key(layout)
     by_model = _shares(held, [sorted(models.get(key, [])) or [_NO_MODEL] for key in held.keys])
     if as_json:
         presentation.print_json(
             {
                 "dir": layout.root,
-                "bytes": held.size,
+                "bytes": held.size + quarantined,
                 "results": len(held.keys),
                 "blobs": held.blobs,
                 "unnamed_bytes": held.loose,
+                "quarantine": {"files": files, "bytes": quarantined},
                 "by_model": {"" if name == _NO_MODEL else name: vars(share) for name, share in by_model.items()},
                 "by_compiler": {name: vars(share) for name, share in by_compiler.items()},
             }
@@ -53,11 +56,14 @@ def show_usage(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
     if held.keys:
         presentation.print_table(_table("model", by_model, "compiler", by_compiler))
     results, blobs = presentation.plural(len(held.keys), "result"), presentation.plural(held.blobs, "blob")
-    presentation.write(f"{presentation.size(held.size)} in {layout.root}: {results}, {blobs}\n")
+    presentation.write(f"{presentation.size(held.size + quarantined)} in {layout.root}: {results}, {blobs}\n")
     if held.loose:
         presentation.remark(
             f"{presentation.size(held.loose)} of blobs are named by no result; `neuron-store gc` removes them"
         )
+    if files:
+        what = f"{presentation.size(quarantined)} are {presentation.plural(files, 'file')} in quarantine"
+        presentation.remark(f"{what}; `neuron-store gc` removes them after 30 days, `clear` at once")
     if sum(share.bytes for share in by_model.values()) > held.size:
         presentation.remark("what several models share is counted for each of them")
 

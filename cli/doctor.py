@@ -91,5 +91,5 @@ def _in_words(finding: Finding) -> Text:
     if finding.level is not Level.OK:
         said.append(f" [{finding.id}]", style="dim")
         if finding.advice:
-            said.append(f"\n  → {presentation.printable(finding.advice)}")
+            said.append(f"\n→ {presentation.printable(finding.advice)}")
     return said

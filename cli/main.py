@@ -7,90 +7,12 @@ from typing import Annotated
 
 import typer
 
-from neuron_store.cli import (
-    add,
-    bench,
-    bugreport,
-    clearing,
-    collecting,
-    completion,
-    configuration,
-    disk_usage,
-    doctor,
-    environment,
-    explain,
-    hub_repos,
-    keys,
-    lookup,
-    manual,
-    pinning,
-    precompile,
-    presentation,
-    pull,
-    push,
-    recompressing,
-    remote_status,
-    report,
-    results,
-    runs,
-    statistics,
-    stock_export,
-    stock_folder,
-    stock_import,
-    verify,
-    watch,
-)
+from neuron_store.cli import presentation
+from neuron_store.cli.command_modules import modules_for
 from neuron_store.cli.command_tree import PROGRAM
 from neuron_store.cli.help import build
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import NeuronStoreError
-
-app = typer.Typer(
-    name=PROGRAM,
-    help="A neuronx-cc that never compiles the same subgraph twice.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # usage errors are plain text, as help is (see help.py)
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        # Options may be written as optimum-neuron writes its own: --batch_size.
-        "token_normalize_func": lambda name: name.replace("_", "-"),
-    },
-)
-for module in (
-    environment,
-    runs,
-    add,
-    statistics,
-    report,
-    watch,
-    results,
-    configuration,
-    keys,
-    explain,
-    verify,
-    hub_repos,
-    lookup,
-    push,
-    pull,
-    remote_status,
-    stock_import,
-    stock_export,
-    stock_folder,
-    precompile,
-    collecting,
-    pinning,
-    clearing,
-    disk_usage,
-    recompressing,
-    doctor,
-    bugreport,
-    bench,
-    completion,
-    manual,
-):
-    module.register(app)
 
 
 def _print_version(value: bool) -> None:
@@ -99,7 +21,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _top(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
@@ -108,13 +29,34 @@ def _top(
     pass
 
 
+def make_app(word: str = "") -> typer.Typer:
+    """Return the command line: all of it, or as much as there need be of it where its first word is `word`."""
+    app = typer.Typer(
+        name=PROGRAM,
+        help="A neuronx-cc that never compiles the same subgraph twice.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # usage errors are plain text, as help is (see help.py)
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            # Options may be written as optimum-neuron writes its own: --batch_size.
+            "token_normalize_func": lambda name: name.replace("_", "-"),
+        },
+    )
+    for module in modules_for(word):
+        module.register(app)
+    app.callback()(_top)
+    return app
+
+
 def main() -> None:
     """Run the command line; end with an exit code, and with a message instead of a traceback."""
     _prepare_streams()
     try:
         stdout = sys.stdout
         try:
-            build(app)(prog_name=PROGRAM)
+            build(make_app(sys.argv[1] if len(sys.argv) > 1 else ""))(prog_name=PROGRAM)
         except SystemExit:
             if sys.stdout is not stdout:  # click has put another there: nobody reads this one any more
                 raise BrokenPipeError from None

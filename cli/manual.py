@@ -68,7 +68,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Show the manual page; into a pipe or file, print its source."""
-        page = manual(describe(build(app)))
+        from neuron_store.cli.main import make_app  # which has this module's command, too
+
+        page = manual(describe(build(make_app())))
         if install:
             presentation.write(f"{_install(page)} is written\n")
         elif sys.stdout.isatty() and shutil.which("man"):

@@ -42,7 +42,9 @@ def recompress_store(
         _say(done)
     if done.damaged:
         damaged = presentation.plural(len(done.damaged), "blob is", "blobs are")
-        raise CorruptEntry(f"{damaged} damaged, and left as they are; `neuron-store verify` takes them out")
+        raise CorruptEntry(
+            f"{damaged} damaged, and left as they are; `neuron-store verify --repair` mends what can be mended"
+        )
 
 
 def _say(done: Recompressed) -> None:

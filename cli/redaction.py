@@ -22,7 +22,7 @@ from neuron_store.store.remotes.private_names import PrivateNames, is_secret_nam
 _SECRET = "<token>"  # noqa: S105 - what stands in the place of one
 _SHORTEST_SECRET = 6  # characters, as in PrivateNames
 _NAMED = re.compile(
-    r"(?P<name>[\"']?\b[\w.-]{0,60}?(?:token|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key(?:[_-]?id)?|"
+    r"(?P<name>(?:token|secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key(?:[_-]?id)?|"
     r"private[_-]?key|signature|salt)[\w-]{0,20}[\"']?\s*[:=]\s*)"
     r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"'<>)\]}]+)",
     re.IGNORECASE,
@@ -37,10 +37,12 @@ _SIGNED = re.compile(
     r"([?&](?:X-Amz-[\w-]+|Signature|Key-Pair-Id|Policy|sig|sv|se|AWSAccessKeyId|code|auth)=)[^\s&\"'<>]+",
     re.IGNORECASE,
 )
-_OPTION = re.compile(r"(--?[\w-]*(?:token|secret|passw(?:or)?d|api-?key)[\w-]*\s+)[^\s-][^\s]*", re.IGNORECASE)
+_OPTION = re.compile(
+    r"(?<![\w-])(--?[\w-]{0,40}?(?:token|secret|passw(?:or)?d|api-?key)[\w-]{0,20}\s+)[^\s-][^\s]*", re.IGNORECASE
+)
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _LOOSE_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}")  # inside a file's name, say
-_MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
+_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _EC2_NAME = re.compile(r"\bip-\d{1,3}-\d{1,3}-\d{1,3}-\d{1,3}(?:\.[\w-]+)*", re.IGNORECASE)
 _PART = r"\d{1,3}"
 # Of a private network wherever it stands; another only where it must be an address: a version may look like one.

@@ -1,24 +1,29 @@
-"""`neuron-store verify`: that what the store holds is whole, and that the compiler still makes it."""
+"""`neuron-store verify`: that what the store and its remotes hold is whole, and that the compiler still makes it."""
 
 import os
 import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from neuron_store.cli import presentation
 from neuron_store.cli.audit import MISMATCH, SAME, SKIPPED, UNDECIDED, Verdict, audit
-from neuron_store.cli.context import local_store
-from neuron_store.store.blobs import write_blob
-from neuron_store.store.direct import Output
+from neuron_store.cli.context import readable_store, settings
+from neuron_store.cli.findings import show_findings
+from neuron_store.cli.repairing import repair
+from neuron_store.store.checking.check import Checked, Tick, check_results, check_store
+from neuron_store.store.checking.faults import LEFT, Finding, count_kinds
 from neuron_store.store.errors import ConfigurationError, CorruptEntry, MismatchFound
-from neuron_store.store.layout import Layout, discard
-from neuron_store.store.results import Result, all_keys, find_key, load_result
+from neuron_store.store.layout import Layout
+from neuron_store.store.results import Result, find_key, load_result
 
 _SAYINGS = {SAME: "same", MISMATCH: "MISMATCH", UNDECIDED: "undecided", SKIPPED: "skipped"}
+_MOST_THREADS = 32
 
 
 def register(app: typer.Typer) -> None:
@@ -28,23 +33,77 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     key: Annotated[str, typer.Option(metavar="KEY", help="Only the result with this key, or its first digits.")] = "",
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Mend what is wrong; what is damaged goes to the store's quarantine.")
+    ] = False,
     recompile: Annotated[
         str, typer.Option(metavar="N|P%", help="Compile so many results, or such a share, again and compare.")
     ] = "",
+    threads: Annotated[
+        int, typer.Option("--threads", "-j", min=1, max=_MOST_THREADS, help="How many blobs are read at a time.")
+    ] = min(_MOST_THREADS, os.cpu_count() or 1),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check that every result is whole; with --recompile, that the compiler makes the same of a sample."""
-    layout = local_store()
-    keys = [find_key(layout, key.lower())] if key else list(all_keys(layout))
-    count = _sample_size(recompile, len(keys))
-    results, damaged = _check(layout, keys)
-    chosen = random.sample(results, min(count, len(results)))
-    verdicts = _audit_all(layout, chosen)
+    """Check that the store is whole: every record, every blob, every reference, and that nothing else is there.
+
+    Nothing is changed without --repair. With --recompile, also that the compiler makes the same of a sample.
+    """
+    if mend and key:
+        raise ConfigurationError("--repair mends the whole store; leave --key out")
+    layout = readable_store()
+    share = _read_sample(recompile)
+    with _bar("reading") as tick:
+        if mend:
+            checked, findings, quarantine = repair(layout, settings(), threads, tick)
+        else:
+            checked = (
+                check_results(layout, [find_key(layout, key.lower())], threads)
+                if key
+                else (check_store(layout, threads, tick))
+            )
+            findings, quarantine = checked.findings, None
+    verdicts = _audit_all(layout, _sample(layout, checked, share))
+    moved = quarantine.moved if quarantine else 0
+    folder = quarantine.folder if quarantine and moved else ""
     if as_json:
-        report = {"results": len(keys), "damaged": damaged, "audited": [asdict(verdict) for verdict in verdicts]}
-        presentation.print_json(report)
+        presentation.print_json(_as_dict(checked, findings, verdicts, moved, folder))
     else:
-        _print(layout, len(keys), damaged, verdicts)
+        _show(layout, checked, findings, verdicts)
+        if folder:
+            presentation.remark(f"{presentation.plural(moved, 'file')} moved to {folder}")
+    _end(layout, checked, findings, verdicts, mended=mend)
+
+
+def _as_dict(
+    checked: Checked, findings: list[Finding], verdicts: list[Verdict], moved: int, folder: str
+) -> dict[str, Any]:
+    return {
+        "results": checked.results,
+        "whole": checked.results - len(checked.suffering),
+        "blobs": checked.blobs,
+        "other_format": checked.newer,
+        "found": count_kinds([finding for finding in findings if not finding.follows]),
+        "followed": count_kinds([finding for finding in findings if finding.follows]),
+        "left": len(checked.findings),
+        "findings": [finding.as_dict() for finding in findings],
+        "damaged": {key: each.detail for each in checked.findings for key in each.keys if key in checked.suffering},
+        "quarantine": {"files": moved, "folder": folder},
+        "audited": [asdict(verdict) for verdict in verdicts],
+    }
+
+
+def _show(layout: Layout, checked: Checked, findings: list[Finding], verdicts: list[Verdict]) -> None:
+    show_findings(findings)
+    for verdict in verdicts:
+        presentation.write(f"{_SAYINGS[verdict.outcome]:10} {verdict.key[:12]}  {verdict.module}: {verdict.detail}\n")
+    whole = checked.results - len(checked.suffering)
+    presentation.write(f"{presentation.plural(whole, 'result')} of {checked.results} whole in {layout.root}\n")
+    if checked.newer:
+        presentation.remark(f"{presentation.plural(checked.newer, 'record')} of another format, not looked at")
+
+
+def _end(layout: Layout, checked: Checked, findings: list[Finding], verdicts: list[Verdict], *, mended: bool) -> None:
+    """Raise what the command ends with, if not all is well."""
     mismatches = [verdict for verdict in verdicts if verdict.outcome == MISMATCH]
     if mismatches:
         raise MismatchFound(
@@ -53,65 +112,51 @@ def verify(
                 for verdict in mismatches
             )
         )
-    if damaged:
-        raise CorruptEntry(f"{presentation.plural(len(damaged), 'result')} damaged, and taken out of the store")
+    if not checked.findings:
+        return
+    faults = presentation.plural(len(checked.findings), "fault")
+    damaged = presentation.plural(len(checked.suffering), "result")
+    if not mended:
+        raise CorruptEntry(
+            f"{faults} in {layout.root}, {damaged} damaged; `neuron-store verify --repair` mends what can be mended"
+        )
+    why = next((finding.done for finding in findings if finding.outcome == LEFT), "they came up meanwhile")
+    raise CorruptEntry(f"{faults} left in {layout.root}, {damaged} damaged: {why}")
 
 
-def _sample_size(text: str, total: int) -> int:
+# -- compiling again ---------------------------------------------------------------------------------------------------
+
+
+def _read_sample(text: str) -> "int | float":
+    """Return a number of results, or a share of them as a float from 0 to 1. Raises ConfigurationError."""
     if not text:
         return 0
     written = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
     if not written or (written[2] and float(written[2]) > 100):
         raise ConfigurationError(f"--recompile {text}: give a number of results, or a share such as 5%")
-    if written[1]:
-        return int(written[1])
-    return -(-int(total * float(written[2])) // 100)
+    return int(written[1]) if written[1] else float(written[2]) / 100
 
 
-def _check(layout: Layout, keys: list[str]) -> tuple[list[Result], dict[str, str]]:
-    """Read every result and all its blobs; return the whole ones, and what is wrong with the others."""
-    whole, damaged = [], {}
-    with _progress() as progress:
-        for key in progress.track(keys, description="reading"):
-            try:
-                result = load_result(layout, key)
-                if result is not None:
-                    _check_blobs(layout, result)
-                    whole.append(result)
-            except CorruptEntry as error:
-                damaged[key] = str(error)
-                discard(layout.result_path(key))
-                if error.path:
-                    discard(error.path)
-    return whole, damaged
-
-
-def _check_blobs(layout: Layout, result: Result) -> None:
-    kept = [
-        Output("neff", file["sha256"], file["xxh3"], file["size"], file["encoding"], None)
-        for file in result.input.get("files") or []
-    ]
-    with open(os.devnull, "wb") as nowhere:
-        for output in [*result.outputs.values(), *kept]:
-            write_blob(layout, output, nowhere.fileno())
+def _sample(layout: Layout, checked: Checked, share: "int | float") -> list[Result]:
+    """Return so many of the results that are whole, at random."""
+    if not share:
+        return []
+    count = share if isinstance(share, int) else -(-int(checked.results * share * 100) // 100)
+    whole = sorted(checked.keys - checked.suffering)
+    chosen = random.sample(whole, min(count, len(whole)))
+    return [result for key in chosen if (result := load_result(layout, key)) is not None]
 
 
 def _audit_all(layout: Layout, results: list[Result]) -> list[Verdict]:
     if not results:
         return []
-    with _progress() as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with presentation.progress(*columns) as progress:
         return [audit(layout, result) for result in progress.track(results, description="compiling again")]
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return presentation.progress(*columns)
-
-
-def _print(layout: Layout, total: int, damaged: dict[str, str], verdicts: list[Verdict]) -> None:
-    for key, problem in damaged.items():
-        presentation.write(f"damaged    {key[:12]}  {problem}\n")
-    for verdict in verdicts:
-        presentation.write(f"{_SAYINGS[verdict.outcome]:10} {verdict.key[:12]}  {verdict.module}: {verdict.detail}\n")
-    whole = total - len(damaged)
-    presentation.write(f"{presentation.plural(whole, 'result')} of {total} whole in {layout.root}\n")
+@contextmanager
+def _bar(title: str) -> Iterator[Tick]:
+    with presentation.progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

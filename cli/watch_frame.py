@@ -21,19 +21,23 @@ from neuron_store.store.stock.names import module_in
 
 _GAP = 2  # columns between two columns
 _BAR = 10
-_NARROWEST_NAME, _LONGEST_HOST, _LONGEST_MODEL = 16, 20, 28
+_NARROWEST_NAME, _WHOLE_NAME, _LONGEST_HOST, _LONGEST_MODEL = 16, 34, 20, 28
 _FEW_RECENT = 10  # where there is no height to fill
 _MOST_QUEUES = 3
 _COLOURS = {HIT: "green", MISS: "yellow", PASS: "dim", ERROR: "red", AUDIT: "cyan", UPLOAD: "blue", "": "dim"}
 
 
 class _Column(NamedTuple):
-    """A column that is shown if there is room: its title, width, and cell for a row."""
+    """A column that is shown if there is room: its title, width, and cell for a row.
+
+    One that is `minor` is shown only if a name beside it can be read to its end.
+    """
 
     title: str
     width: int
     cell: Callable[[Any], RenderableType]
     right: bool = False
+    minor: bool = False
 
 
 def make_frame(watch: Watch, width: int, height: "int | None" = None) -> RenderableType:
@@ -117,15 +121,18 @@ def _flight_columns(watch: Watch, shown: "list[Subgraph]", now: float) -> "list[
         _Column("expected", _widest(shown, of, 8), of, right=True),
         _Column("", _BAR, bar),
         *([_Column("asked by", 8, processes, right=True)] if any(each.processes > 1 for each in shown) else []),
-        _text_column("host", shown, lambda each: each.flight.host, _LONGEST_HOST),
-        _text_column("pid", shown, lambda each: str(each.flight.pid), 8),
     ]
-    if len(watch.hosts) < 2:  # then the process tells more than the host
-        columns[-2:] = columns[:-3:-1]
-    if any(each.flight.model for each in shown):
-        columns.append(_text_column("model", shown, lambda each: each.flight.model, _LONGEST_MODEL))
-    columns.append(_text_column("key", shown, lambda each: each.flight.key[: presentation.SHOWN_KEY], 12))
-    return columns
+    host = _text_column("host", shown, lambda each: each.flight.host, _LONGEST_HOST)
+    pid = _text_column("pid", shown, lambda each: str(each.flight.pid), 8)
+    model = _text_column("model", shown, lambda each: each.flight.model, _LONGEST_MODEL)
+    key = _text_column("key", shown, lambda each: each.flight.key[: presentation.SHOWN_KEY], presentation.SHOWN_KEY)
+    minor = [model] if any(each.flight.model for each in shown) else []
+    minor += [pid, key]
+    if len(watch.hosts) > 1:
+        columns.append(host)
+    else:
+        minor.insert(-1, host)
+    return columns + [column._replace(minor=True) for column in minor]
 
 
 def _widest(shown: Iterable[Any], cell: "Callable[[Any], Text]", least: int) -> int:
@@ -151,10 +158,10 @@ def _table(
     So many of the columns stand before the name as `place` says.
     """
     longest = max(len(name(row)) for row in rows)
-    left = width - min(max(longest, len("module")), _NARROWEST_NAME)
-    chosen = []
+    left, chosen = width, []
     for column in columns:
-        if column.width + _GAP <= left:
+        least = min(max(longest, len("module")), _WHOLE_NAME if column.minor else _NARROWEST_NAME)
+        if column.width + _GAP + least <= left:
             left -= column.width + _GAP
             chosen.append(column)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=True, header_style="dim")

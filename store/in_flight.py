@@ -10,8 +10,8 @@ Names: `key`; `module` (the input's file name); `model` and `run` (as the enviro
 (when the process began, as /proc has it). What follows the last NUL is torn.
 
 A shim has its file locked before it gets its name, and the kernel frees the lock however the shim dies: so a file that
-nobody has locked is of a dead one. Where there are no locks, the process is looked for. Of another host, whose locks we
-may not see, a file is believed for a day. Only who watches reads these files: nothing depends on them.
+nobody has locked is of a dead one. Where there are no locks, the process is looked for. Another host's locks may not be
+seen from here: unless one of its files is seen locked, all are believed for a day. Nothing depends on these files.
 """
 
 import fcntl
@@ -168,6 +168,10 @@ def read_flights(layout: Layout) -> "list[Flight]":
     except OSError:
         return []
     flights = [flight for name in names if (flight := _read(f"{folder_of(layout)}/{name}", name))]
+    seen = {flight.host for flight in flights if flight.life == ALIVE}
+    for flight in flights:
+        if flight.life == BELIEVED and flight.host in seen:
+            flight.life = DEAD  # that host's locks are seen from here, and this file has none
     return sorted(flights, key=lambda flight: (flight.begun, flight.name))
 
 
@@ -217,13 +221,11 @@ def sweep_flights(layout: Layout, older_than: float) -> int:
         names = os.listdir(folder_of(layout))
     except OSError:
         return 0
+    flights = {flight.name: flight.life for flight in read_flights(layout)}
     swept = 0
     for name in names:
         path = f"{folder_of(layout)}/{name}"
-        flight = _read(path, name)
-        if flight is None and not _is_old(path, older_than):
-            continue
-        if flight is None or flight.life == DEAD:
+        if flights.get(name) == DEAD or (name not in flights and _is_old(path, older_than)):
             try:
                 os.unlink(path)
             except OSError:

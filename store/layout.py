@@ -13,7 +13,9 @@
       contexts/<id>/             which keys the runs of a model asked for: see registry/contexts.py
       events/<day>-<uid>         the append-only event log
       pins/                      results and models that are never collected: see collection/pins.py
+      imports/                   what was taken in from stock repos: see cli/stock_hub.py
       collection/                how large the store was: see collection/growth.py
+      quarantine/                what a repair took out: see checking/quarantine.py
       tmp/                       files being written; each locked by its writer
 
 Every write is a temporary file in the same file system, then a rename: a reader sees all of it or none. Whether a
@@ -30,6 +32,24 @@ ROOT_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# This folder is a compile cache made by neuron-store. It can be deleted at any time.\n"
     b"# About cache folder tags: https://bford.info/cachedir/\n"
+)
+# All of the above: what else lies in a store's root is foreign, see checking/.
+FOLDERS = (
+    "results",
+    "direct",
+    "blobs",
+    "compilers",
+    "locks",
+    "in-flight",
+    "queue",
+    "remotes",
+    "contexts",
+    "events",
+    "pins",
+    "imports",
+    "collection",
+    "quarantine",
+    "tmp",
 )
 MODEL_VARIABLE = "NEURON_STORE_MODEL"  # where the environment has it, what is compiled is noted in a context
 KEY_LENGTH = 32
@@ -189,10 +209,10 @@ class Layout:
             finally:
                 os.close(descriptor)  # which may tell of a write that failed
             try:
-                _rename(temporary, path)
+                move_file(temporary, path)
             except FileNotFoundError:
                 self.make_folder(os.path.dirname(path))
-                _rename(temporary, path)
+                move_file(temporary, path)
         except BaseException:
             discard(temporary)
             raise
@@ -229,8 +249,8 @@ def discard(path: str) -> None:
         pass
 
 
-def _rename(temporary: str, path: str) -> None:
-    """Give a file of tmp/ the name `path`, which may be on another file system: a folder linked there."""
+def move_file(temporary: str, path: str) -> None:
+    """Give a file (of tmp/, say) the name `path`, which may be on another file system: a folder linked there."""
     try:
         os.rename(temporary, path)
     except OSError as error:

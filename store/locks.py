@@ -188,11 +188,12 @@ def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0)
         except OSError:
             continue
         for name in names:
-            swept += name != ".swept" and _sweep_file(f"{layout.root}/{folder}/{name}", older_than)
+            swept += name != ".swept" and sweep_file(f"{layout.root}/{folder}/{name}", older_than)
     return swept + sweep_flights(layout, older_than)
 
 
-def _sweep_file(path: str, older_than: float) -> bool:
+def sweep_file(path: str, older_than: float) -> bool:
+    """Delete a file that no process holds and that is older (seconds); return whether it went."""
     try:
         if time.time() - os.stat(path, follow_symlinks=False).st_mtime < older_than:
             return False

@@ -15,6 +15,7 @@ import time
 from neuron_store.hashing.xxh3 import xxh3_hex
 from neuron_store.store.layout import Layout, discard
 
+NOBODY = 1 << 63  # later than any moment
 _PREFIX = "writing-"
 _FOREIGN = 86400.0  # seconds for which the mark of another host, whose lock we may not see, is believed
 _UNLOCKED = 3600.0  # seconds that nothing may have changed for, where the file system has no locks
@@ -76,9 +77,17 @@ def unchanging_since(layout: Layout) -> int:
     finally:
         discard(path)
         os.close(descriptor)
-    with os.scandir(f"{layout.root}/tmp") as entries:
-        marks = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
-    return min([moment, *(begun for path in marks if (begun := _begun(path)))])
+    return min(moment, writing_since(layout))
+
+
+def writing_since(layout: Layout) -> int:
+    """Return when the oldest writer of now began, in nanoseconds by the store's own clock; NOBODY if there is none."""
+    try:
+        with os.scandir(f"{layout.root}/tmp") as entries:
+            marks = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
+    except FileNotFoundError:
+        return NOBODY
+    return min([NOBODY, *(begun for path in marks if (begun := _begun(path)))])
 
 
 def _has_locks(descriptor: int) -> bool:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from hlo_edits import field
+from planted_faults import flip, snapshot
 
 COMPILE = ("compile", "--framework=XLA", "--target=trn1", "--output=o.neff")
 
@@ -33,17 +34,20 @@ def test_an_empty_store_is_whole(host):
     assert "0 results of 0 whole" in host.cli("verify").stdout
 
 
-@pytest.mark.parametrize("folder", ["results", "blobs"])
-def test_damage_is_found_named_and_taken_out(compiled, folder):
+@pytest.mark.parametrize(("folder", "kind"), [("results", "damaged_record"), ("blobs", "damaged_blob")])
+def test_damage_is_found_and_named_and_nothing_is_changed_until_it_is_repaired(compiled, folder, kind):
     path = max((p for p in (compiled.store / folder).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    path.chmod(0o644)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path)
+    before = snapshot(compiled.store)
     done = compiled.cli("verify", "--json", check=False)
+    report = json.loads(done.stdout)
     assert done.returncode == 1
-    assert len(json.loads(done.stdout)["damaged"]) == 1
-    assert "1 result damaged, and taken out of the store" in done.stderr
+    assert len(report["damaged"]) == 1
+    assert report["found"] == {kind: 1}
+    assert "1 fault in" in done.stderr
+    assert "1 result damaged; `neuron-store verify --repair` mends" in done.stderr
+    assert snapshot(compiled.store) == before
+    compiled.cli("verify", "--repair")
     assert "2 results of 2 whole" in compiled.cli("verify").stdout
 
 

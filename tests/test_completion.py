@@ -12,11 +12,11 @@ from interactive_shells import Shell
 from neuron_store.cli.command_tree import describe
 from neuron_store.cli.completing import split_line
 from neuron_store.cli.help import build
-from neuron_store.cli.main import app
+from neuron_store.cli.main import make_app
 from neuron_store.shim.settings import SETTINGS
 
 MODEL = "org/tiny-llama"
-COMMANDS = {" ".join(command.words[1:]): command for command in describe(build(app)).walk()}
+COMMANDS = {" ".join(command.words[1:]): command for command in describe(build(make_app())).walk()}
 SHELLS = [
     pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
     for name in ("bash", "zsh", "fish")

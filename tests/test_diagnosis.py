@@ -6,7 +6,8 @@ import pytest
 
 from neuron_store.cli.diagnosis import clock
 from neuron_store.cli.diagnosis.bounded import run_bounded
-from neuron_store.cli.diagnosis.filesystem import describe, mount_of
+from neuron_store.cli.diagnosis.filesystem import describe
+from neuron_store.store.mounts import mount_of
 
 MOUNTS = r"""
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

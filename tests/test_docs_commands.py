@@ -1,5 +1,6 @@
 """Commands in the documents: those that can be run print what is said, and every other one exists."""
 
+import json
 import os
 import queue
 import shutil
@@ -19,7 +20,7 @@ from doc_blocks import command_lines, prints, read_blocks, words_of
 from loopback_hub import start_hub
 from stock_setup import FLAGS, FOLDER, graph, module_name, write_entry
 
-from neuron_store.cli.main import app
+from neuron_store.cli.main import make_app
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -48,6 +49,9 @@ def write_stock_cache(cache: Path) -> None:
         os.utime(path, (0, 0))
 
 
+MODEL = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "torch_dtype": "bfloat16"}
+
+
 class Shell:
     """A host's shell, which a page's commands follow one another in. It knows the Hub, as alice, and has a compiler."""
 
@@ -67,7 +71,8 @@ class Shell:
         for name in ("llama_decode", "llama_prefill"):
             packed = (ROOT / f"benchmarks/builtin/{name}.hlo_module.pb.zst").read_bytes()
             (graphs / f"{name}.hlo_module.pb").write_bytes(zstandard.decompress(packed))
-        (self.work / "train.py").write_text(TRAIN)
+        for name in ("train.py", "export.py"):
+            (self.work / name).write_text(TRAIN)
         # The documents' places -> where they are here. All hosts see the same /fsx.
         self.places = {
             "/var/tmp/neuron-compile-cache": str(base / "neuron-compile-cache"),
@@ -149,6 +154,8 @@ def shells():
         hub.add_user("reader", "hf_reader", "read", orgs=("acme",))
         hub.add_user("aws-neuron", "hf_aws")
         hub.create_repo("aws-neuron/optimum-neuron-cache")
+        hub.create_repo("acme/tiny-llama")
+        hub.put_file("acme/tiny-llama", "config.json", json.dumps(MODEL).encode())
 
         def shell(name):
             if name not in made:
@@ -185,7 +192,7 @@ def test_every_command_that_is_named_exists_with_its_options(path):
 
 def fault_of(words: list[str]) -> str:
     """Say what the command line does not have of `neuron-store WORD…`, "" if it has it all."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(make_app())
     words = words[1:]
     while words and hasattr(command, "commands"):
         if words[0].startswith("-"):

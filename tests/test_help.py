@@ -12,10 +12,10 @@ from neuron_store.cli import help as cli_help
 from neuron_store.cli.command_tree import PROGRAM, describe
 from neuron_store.cli.examples import EXAMPLES
 from neuron_store.cli.help import render
-from neuron_store.cli.main import app
+from neuron_store.cli.main import make_app
 from neuron_store.shim.version import VERSION
 
-PROGRAM_BUILT = cli_help.build(app)
+PROGRAM_BUILT = cli_help.build(make_app())
 COMMANDS = {" ".join(command.words[1:]): command for command in describe(PROGRAM_BUILT).walk()}
 every_command = pytest.mark.parametrize("name", COMMANDS, ids=lambda name: name or "(top)")
 

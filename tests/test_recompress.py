@@ -128,7 +128,7 @@ def test_a_disowned_record_does_not_come_back(host):
 @pytest.mark.parametrize("by_link", [False, True])
 def test_a_record_that_was_stored_anew_stays(host, monkeypatch, by_link):
     if by_link:
-        monkeypatch.setattr(recompression, "_exchange", recompression._exchange_by_link)
+        monkeypatch.setattr(recompression, "exchange", recompression._exchange_by_link)
     key = add_result(host.layout, 1, content=text(5))
     path = host.layout.result_path(key)
     result, seen = load_result(host.layout, key), os.stat(path)

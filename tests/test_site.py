@@ -49,6 +49,11 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(in_navigation()) == sorted(written | MADE)
 
 
+def test_the_readme_leads_to_every_page():
+    linked = set(re.findall(r"\]\(docs/([\w/-]+\.md)", (ROOT / "README.md").read_text()))
+    assert linked == {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - {"index.md"}
+
+
 def test_the_site_has_every_page_and_no_warning(site):
     for page in in_navigation():
         html = site / page.replace(".md", ".html")
@@ -92,3 +97,10 @@ def test_the_reference_of_commands_has_every_command(host):
     assert "upload-queue" not in text  # hidden: the shim starts it
     assert "`--max-size BYTES`" in text
     assert "## neuron-store stock status" in text
+
+
+def test_what_the_readme_links_to_within_a_page_is_there(site):
+    links = re.findall(r"\]\(docs/([\w/-]+)\.md#([\w-]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    for page, anchor in links:
+        assert f'id="{anchor}"' in (site / f"{page}.html").read_text(), (page, anchor)

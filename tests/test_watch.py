@@ -1,9 +1,11 @@
 """`neuron-store watch`: what a running job is at, as a terminal, a pipe and a program see it."""
 
+import errno
 import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -14,9 +16,12 @@ import time
 
 import pyte
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuron_store.store.events import Event, append_event
-from neuron_store.store.in_flight import InFlight, read_flights
+from neuron_store.store.in_flight import STATES, InFlight, decode_flight, read_flights
+from neuron_store.store.layout import Layout
 
 COMPILE = ("compile", "--framework=XLA", "--target=trn1")
 MODULE = "MODULE_1234567890123456789+abcdef01"
@@ -232,6 +237,94 @@ def test_a_file_of_another_host_is_believed_for_a_day(host, monkeypatch):
     assert flights(host) == []
 
 
+@pytest.fixture
+def as_another_host():
+    """Return the beginning of a command that runs as on a host of another name."""
+    prefix = ["unshare", "--user", "--map-root-user", "--uts"]
+    if subprocess.run([*prefix, "hostname", "probe"], capture_output=True).returncode:
+        pytest.skip("this kernel does not let us have another host's name")
+    return lambda name: [*prefix, "/bin/sh", "-c", f'hostname {name} && exec "$@"', "sh"]
+
+
+def test_two_hosts_that_share_a_store_see_each_other(host, slow, as_another_host, watch_json):
+    watched = watch_json()
+    slow.start("mine.pb", b"mine")
+    model = host.model("theirs.pb", b"theirs")
+    theirs = [
+        subprocess.Popen(
+            [*as_another_host("other-host"), host.launcher, *COMPILE, model, f"--output=theirs{number}.neff"],
+            cwd=host.work,
+            env=host.environ({"STANDIN_WAIT_FOR": slow.go, "NEURON_STORE_RECACHE": 1}),
+            stdout=subprocess.DEVNULL,
+        )
+        for number in range(2)
+    ]
+    slow.processes += theirs
+    wait_for(lambda: states(host) == ["compiling"] * 3)
+    assert {(flight.module, flight.host, flight.life) for flight in flights(host)} == {
+        ("mine.pb", os.uname().nodename, "alive"),
+        ("theirs.pb", "other-host", "alive"),
+    }
+    seen_there = subprocess.run(
+        [*as_another_host("other-host"), *COMMAND, "--once", "--json"], env=host.env, capture_output=True, check=True
+    )
+    shown = {each["module"]: each["processes"] for each in json.loads(seen_there.stdout)["in_flight"]}
+    assert shown == {"mine.pb": 1, "theirs.pb": 2}
+    theirs[0].kill()
+    assert watched.until(what="died")["host"] == "other-host"
+    slow.end()
+    ends = [watched.until(what="event") for _ in range(2)]
+    assert {(end["module"], end["host"], end["outcome"]) for end in ends} == {
+        ("mine.pb", os.uname().nodename, "miss_stored"),
+        ("theirs.pb", "other-host", "miss_stored"),
+    }
+
+
+def test_without_locks_the_process_itself_is_looked_for(host, monkeypatch):
+    flight = InFlight(host.layout)
+    flight.begin({"key": "ab" * 16, "module": "m.pb"})
+
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert [each.life for each in flights(host)] == ["alive"]
+    (path,) = (host.store / "in-flight").iterdir()
+    path.write_bytes(re.sub(rb"ticks=\d+", b"ticks=1", path.read_bytes()))
+    assert [each.life for each in flights(host)] == ["dead"]
+    path.write_bytes(re.sub(rb"pid=\d+", b"pid=999999999", path.read_bytes()))
+    assert [each.life for each in flights(host)] == ["dead"]
+    flight.end()
+
+
+@given(st.binary())
+def test_no_bytes_make_reading_fail(data):
+    for content in (data, b"neuron-store in-flight 1\0" + data, b"neuron-store in-flight 1\0key=" + data):
+        flight = decode_flight("name", content)
+        assert flight is None or len(flight.key) == 32
+
+
+@given(
+    st.fixed_dictionaries({}, optional={name: st.text() for name in ("module", "model", "run")}),
+    st.lists(st.sampled_from(STATES), max_size=6),
+)
+def test_what_is_told_is_read(tmp_path_factory, said, states):
+    layout = Layout(str(tmp_path_factory.mktemp("store")))
+    told = {name: value.encode("utf-8", "replace").decode() for name, value in said.items()}
+    flight = InFlight(layout)
+    flight.begin({"key": "0f" * 16, **told})
+    for state in states:
+        flight.note(state)
+    (read,) = read_flights(layout)
+    assert (read.key, read.pid, read.host, read.life) == ("0f" * 16, os.getpid(), os.uname().nodename, "alive")
+    assert {name: getattr(read, name) for name in told} == {name: told[name].replace("\0", "") for name in told}
+    assert read.state == (["asking", *states])[-1]
+    assert read.begun <= read.since <= time.time() + 0.001
+    assert (read.compiling is not None) == ("compiling" in states)
+    flight.end()
+    assert read_flights(layout) == []
+
+
 # -- what is expected ------------------------------------------------------------------------------------------------
 
 
@@ -433,10 +526,10 @@ def test_a_frame_is_no_wider_than_it_may_be(host, slow, width):
 class Terminal:
     """A terminal with `watch` on it."""
 
-    def __init__(self, host, width=80, height=24, *options):
+    def __init__(self, host, width=80, height=24, *options, term="xterm-256color"):
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
-            os.execve(COMMAND[0], [*COMMAND, "--interval", "0.2", *options], host.environ({"TERM": "xterm-256color"}))
+            os.execve(COMMAND[0], [*COMMAND, "--interval", "0.2", *options], host.environ({"TERM": term}))
         self.screen = pyte.Screen(width, height)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -490,8 +583,8 @@ class Terminal:
 def terminal(host):
     opened = []
 
-    def open_one(*arguments):
-        opened.append(Terminal(host, *arguments))
+    def open_one(*arguments, **options):
+        opened.append(Terminal(host, *arguments, **options))
         return opened[-1]
 
     yield open_one
@@ -562,6 +655,33 @@ def test_a_signal_leaves_the_terminal_as_it_was(host, terminal):
     assert shown.wait() == -signal.SIGTERM
     assert shown.raw.count(b"\x1b[?1049h") == shown.raw.count(b"\x1b[?1049l") == 1
     assert b"watched" in shown.raw.rpartition(b"\x1b[?1049l")[2]
+
+
+def test_a_dumb_terminal_gets_lines(host, terminal):
+    shown = terminal(80, 24, term="dumb")
+    shown.shows(f"watching     {host.store}"[:50])
+    host.cc("--version")
+    shown.shows("pass_version")
+    os.write(shown.descriptor, b"\x03")
+    assert shown.wait() == 0
+    assert b"\x1b" not in shown.raw
+
+
+def test_a_reader_that_has_what_it_wants_may_leave(host):
+    for number in range(3):
+        log(host, "hit_direct", module=f"m{number}.pb", seconds=1)
+    command = " ".join(["set -o pipefail;", *COMMAND, "--since", "1h", "--interval", "0.1", "|", "head", "-n", "2"])
+    process = subprocess.Popen(
+        ["bash", "-c", command], env=host.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    for _ in range(300):
+        if process.poll() is not None:
+            break
+        log(host, "hit_direct", module="more.pb", seconds=1)
+        time.sleep(0.1)
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, b"")
+    assert [line.split()[2] for line in out.splitlines()] == [b"watching", b"hit_direct"]
 
 
 def test_a_store_that_cannot_be_read_is_said(host):

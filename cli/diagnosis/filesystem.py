@@ -6,19 +6,17 @@ Kinds are told by /proc/self/mountinfo; what works is tried with a temporary fil
 import contextlib
 import fcntl
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from neuron_store.cli.diagnosis.finding import Area, Finding, note, ok, problem, warning
 from neuron_store.cli.diagnosis.storage import existing_folder
 from neuron_store.cli.diagnosis.surroundings import Surroundings
+from neuron_store.store.mounts import Mount, mount_of
 
-MOUNTINFO = "/proc/self/mountinfo"
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs"}
 _MEMORY = {"tmpfs", "ramfs"}
 _NETWORK = {
@@ -95,34 +93,6 @@ AREA = Area(
         ),
     },
 )
-
-
-class Mount(NamedTuple):
-    """What is mounted where a path lies."""
-
-    point: str
-    kind: str
-    source: str
-    options: str
-
-
-def mount_of(path: str, mountinfo: str = MOUNTINFO) -> Mount:
-    """Return the mount that `path` lies on, by a file of the form of /proc/self/mountinfo. Raises OSError."""
-    wanted = os.path.realpath(path)
-    best = Mount("", "", "", "")
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, _, tail = line.partition(" - ")
-            words, rest = head.split(), tail.split()
-            if len(words) < 6 or len(rest) < 2:
-                continue
-            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[4])
-            inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
-            # Of mounts at the same point, the last one covers the others.
-            if inside and len(point) >= len(best.point):
-                options = ",".join([words[5], *rest[2:3]])
-                best = Mount(point, rest[0], rest[1], options)
-    return best
 
 
 def examine(here: Surroundings) -> Iterator[Finding]:

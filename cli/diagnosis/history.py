@@ -60,7 +60,7 @@ AREA = Area(
         ),
         "damage": warning(
             "Files of the store were torn, flipped or gone. They were treated as misses, and replaced.",
-            "run `neuron-store verify`; look for a failing disk, or someone who deletes files in the store",
+            "run `neuron-store verify --repair`; look for a failing disk, or someone who deletes files in the store",
         ),
         "store-faults": warning("The store could not take, or give, what it should have.", _SEE_LOG),
         "remote-faults": warning(

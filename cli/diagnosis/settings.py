@@ -3,13 +3,13 @@
 import os
 from collections.abc import Iterator
 
+from neuron_store.cli.configuration import unknown_names
 from neuron_store.cli.diagnosis.finding import Area, Finding, note, ok, problem, warning
 from neuron_store.cli.diagnosis.surroundings import Surroundings
 from neuron_store.hashing.environment import DEBUG_VARIABLES
 from neuron_store.shim.execute import GUARD
-from neuron_store.shim.settings import OTHER_VARIABLES, PREFIX, SETTINGS, config_path, read_config
+from neuron_store.shim.settings import config_path
 from neuron_store.store.errors import ConfigurationError
-from neuron_store.store.layout import MODEL_VARIABLE
 
 AREA = Area(
     "settings",
@@ -65,17 +65,11 @@ def examine(here: Surroundings) -> Iterator[Finding]:
     yield from _switches(here)
 
 
-def _unknown(here: Surroundings) -> Iterator["tuple[str, str]"]:
-    path = config_path(here.environ)
+def _unknown(here: Surroundings) -> list[tuple[str, str]]:
     try:
-        named = list(read_config(path))
-    except ConfigurationError:
-        named = []
-    yield from ((name, path) for name in named if name not in SETTINGS)
-    known = {PREFIX + name.upper() for name in SETTINGS} | set(OTHER_VARIABLES)
-    for name in here.environ:
-        if name.startswith(PREFIX) and name not in known and not name.startswith(MODEL_VARIABLE):
-            yield name, "the environment"
+        return unknown_names(here.environ)
+    except ConfigurationError:  # a file that cannot be read, which is told already
+        return unknown_names({**here.environ, "NEURON_STORE_CONFIG": os.devnull})
 
 
 def _switches(here: Surroundings) -> Iterator[Finding]:

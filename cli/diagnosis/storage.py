@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from neuron_store.cli.diagnosis.finding import Area, Finding, note, ok, problem, warning
 from neuron_store.cli.diagnosis.surroundings import Surroundings
+from neuron_store.store.layout import FOLDERS
 
 _ELSEWHERE = "or set NEURON_STORE_DIR to another folder"
-_OURS = ("results", "direct", "blobs", "compilers", "locks", "queue", "remotes", "contexts", "events", "pins")
-_ALL_OURS = {*_OURS, "collection", "tmp", "CACHEDIR.TAG"}
+_ALL_OURS = {*FOLDERS, "CACHEDIR.TAG"}
 _FANNED = ("results", "direct", "blobs")
 _MOST_NAMED = 5
 
@@ -125,7 +125,7 @@ def _writing(root: str) -> Iterator[Finding]:
 
 
 def _folders(root: str) -> Iterator[str]:
-    for name in (*_OURS, "tmp"):
+    for name in FOLDERS:
         folder = f"{root}/{name}"
         if not os.path.isdir(folder):
             continue

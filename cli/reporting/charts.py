@@ -45,7 +45,7 @@ def available(facts: Facts) -> "dict[str, tuple[str, Callable[[Any, Facts, Colou
 
 def as_svg(facts: Facts, draw: "Callable[[Any, Facts, Colours], None]") -> str:
     """Return a chart as an SVG element whose colours and font are the page's."""
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "neuron-store", "font.size": 10}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "neuron-store", "font.size": 12}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         figure.patch.set_alpha(0)
         _draw(figure.add_subplot(), facts, draw, _STANDING)
@@ -169,10 +169,7 @@ def _draw_growth(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: AN
         (pair for pair in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if totals[-1] >= pair[0]),
         (1.0, "bytes"),
     )
-    axes.fill_between(
-        range(len(spans)), [total / unit for total in totals], step="mid", color=colours["saved"], alpha=0.35
-    )
-    axes.step(range(len(spans)), [total / unit for total in totals], where="mid", color=colours["saved"])
+    axes.bar(range(len(spans)), [total / unit for total in totals], color=colours["saved"], alpha=0.6)
     axes.set_ylim(0, totals[-1] / unit * 1.15 or 1)
     axes.set_ylabel(f"{name} of outputs", color=colours["ink"])
     _label_days(axes, [start for start, _ in spans])
@@ -204,9 +201,9 @@ def _draw_bars(axes: Any, names: "list[str]", values: "Sequence[float]", said: "
     places = range(len(values))
     axes.barh(places, values, height=0.42, color=colours["spent"])
     for place, (name, text, value) in enumerate(zip(names, said, values, strict=True)):
-        axes.text(0, place - 0.26, name, va="bottom", ha="left", fontsize=9, color=colours["ink"])
+        axes.text(0, place - 0.26, name, va="bottom", ha="left", fontsize=10, color=colours["ink"])
         aside = {"xytext": (4, 0), "textcoords": "offset points"}  # a blank would be lost in an SVG
-        axes.annotate(text, (value, place), **aside, va="center", ha="left", fontsize=9, color=colours["ink"])
+        axes.annotate(text, (value, place), **aside, va="center", ha="left", fontsize=10, color=colours["ink"])
     axes.set_ylim(len(values) - 0.5, -0.75)
     axes.set_xlim(0, max(values) * 1.2)
     axes.set_yticks([])

@@ -32,6 +32,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from neuron_store.store.checking.quarantine import AGE as QUARANTINE_AGE
+from neuron_store.store.checking.quarantine import expire, measure_quarantine, weigh_expired
 from neuron_store.store.collection.growth import note_measurement
 from neuron_store.store.collection.inventory import (
     Inventory,
@@ -63,6 +65,7 @@ from neuron_store.store.writing import unchanging_since
 
 COLLECTOR = "collector"
 UNNAMED, DIRECTS, TEMPORARY, CONTEXTS = "unnamed_blobs", "orphaned_direct_entries", "stale_files", "old_contexts"
+QUARANTINED = "quarantined_files"
 _FOLDERS = 256 * 3
 _STALE = 86400.0  # seconds
 _UNMET_PAUSE = 600.0  # seconds after a collection that could not do all it should, until one is begun by itself
@@ -78,7 +81,7 @@ class Report:
         tallies: reason -> results, or files for what is no result, and bytes.
         kept: reason -> results that were to go and stayed.
         unmet: limits that do not hold.
-        before, after: bytes of the store.
+        before, after: bytes of the store, the quarantine's among them.
         results: that are left.
         unread: files that could not be read, for whose sake blobs without a name stayed.
     """
@@ -131,6 +134,7 @@ class _Collection:
         self._progress: Progress = progress or (lambda done, total: None)  # noqa: ARG005 - nobody watches
         self._steps = 0
         self._horizon = 0
+        self._quarantined = 0
         self._report = Report()
 
     def run(self, *, dry_run: bool) -> Report:
@@ -138,11 +142,12 @@ class _Collection:
         layout, report = self._layout, self._report
         self._horizon = time.time_ns() if dry_run else unchanging_since(layout)
         if not dry_run:
-            self._put_back_aside()
+            put_back_all(layout)
         held = take_inventory(layout, self._tick)
         protection = read_protection(layout)
         choice = choose(held, self._limits, protection, time.time(), free_space(layout.root))
-        report.before = held.size
+        self._quarantined = measure_quarantine(layout)[1]
+        report.before = held.size + self._quarantined
         report.unread = len(held.unknown)
         report.unmet = choice.unmet
         report.kept = choice.kept
@@ -164,7 +169,17 @@ class _Collection:
         if not held.unknown:
             report.add(UNNAMED, held.loose_blobs, held.loose)
         report.add(DIRECTS, held.orphans, held.loose_directs)
+        report.add(QUARANTINED, *weigh_expired(self._layout, self._quarantine_age(held)))
         report.results = len(held.keys) - len(choice.reasons)
+
+    def _quarantine_age(self, held: Inventory) -> float:
+        """Return the age in seconds from which on the quarantine goes: at once where room is wanted, before any result."""
+        limits = self._limits
+        if limits.selective:
+            return QUARANTINE_AGE
+        too_large = limits.size is not None and held.size + self._quarantined > limits.size
+        too_full = limits.free is not None and free_space(self._layout.root)[0] < limits.free
+        return 0.0 if limits.everything or too_large or too_full else QUARANTINE_AGE
 
     # -- removing ----------------------------------------------------------------------------------------------------
 
@@ -181,7 +196,8 @@ class _Collection:
         report.results = len(held.keys) - len(gone)
         report.add(TEMPORARY, sweep(self._layout, every=0.0), 0)
         report.add(CONTEXTS, collect_contexts(self._layout, protection), 0)
-        report_size = report.before - report.freed
+        report.add(QUARANTINED, *expire(self._layout, self._quarantine_age(held)))
+        report_size = report.before - report.freed - measure_quarantine(self._layout)[1]
         note_measurement(self._layout, report_size, report.results, _UNMET_PAUSE if report.unmet else 0.0)
 
     def _remove_results(self, held: Inventory, choice: Choice) -> set[str]:
@@ -255,8 +271,9 @@ class _Collection:
         if status is not None and stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _STALE:
             discard(path)
 
-    def _put_back_aside(self) -> None:
-        """Put back what a collector had aside when it was killed: it may have been about to do so."""
-        for entry in entries_of(self._layout, "blobs", []):
-            if entry.name.startswith(ASIDE):
-                put_back(entry.path)
+
+def put_back_all(layout: Layout) -> None:
+    """Put back what a collector had aside when it was killed: it may have been about to do so. Raises OSError."""
+    for entry in entries_of(layout, "blobs", []):
+        if entry.name.startswith(ASIDE):
+            put_back(entry.path)

@@ -294,17 +294,17 @@ def replace_record(layout: Layout, result: Result, seen: os.stat_result) -> bool
         finally:
             os.close(descriptor)
         os.utime(temporary, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-        if not _exchange(temporary, path):
+        if not exchange(temporary, path):
             return False
         if os.stat(temporary).st_ino != seen.st_ino:
-            _exchange(temporary, path)  # it was stored anew meanwhile
+            exchange(temporary, path)  # it was stored anew meanwhile
             return False
         return True
     finally:
         discard(temporary)
 
 
-def _exchange(temporary: str, path: str) -> bool:
+def exchange(temporary: str, path: str) -> bool:
     """Let two files have each other's names at once; return False if `path` is not there. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):

@@ -15,6 +15,7 @@ import fcntl
 import os
 import time
 
+from neuron_store.store.mounts import mount_of
 from neuron_store.store.stock.entries import StockEntry
 
 TYPE_CHECKING = False
@@ -112,18 +113,10 @@ def young_below(path: str) -> float:
 
 def file_system(path: str) -> str:
     """Return the kind of file system that `path` lies on (`ext4`, `nfs4`), "" if it cannot be told."""
-    real = os.path.realpath(path)
-    best, kind = "", ""
     try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                _, mounted, name, *_ = line.split(" ")
-                mounted = mounted.replace("\\040", " ")
-                if len(mounted) >= len(best) and (real + "/").startswith(mounted.rstrip("/") + "/"):
-                    best, kind = mounted, name
-    except (OSError, ValueError):
+        return mount_of(path).kind
+    except OSError:
         return ""
-    return kind
 
 
 def _is_locked(path: str) -> bool:

@@ -1,0 +1,1 @@
+"""Finding what is wrong in a store, and mending it: what `neuron-store verify` does."""

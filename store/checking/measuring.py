@@ -1,0 +1,95 @@
+"""What the bytes of a stored blob are, whatever its name says: hashed in pieces, in bounded memory."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neuron_store.hashing.native import load_extension
+from neuron_store.hashing.xxh3 import xxh3_128
+
+MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
+_PIECE = 1 << 20  # bytes
+_SMALL = 4 << 20  # bytes; below it, one read and one decompression are the fastest
+_LARGEST_WINDOW = 128 << 20  # bytes that a decompressor may be made to hold
+_SHORTEST_FRAME = 18  # bytes; what is shorter lacks the end of a header
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a blob's file holds.
+
+    Attributes:
+        sha256, xxh3: of the content, raw digests; b"" where it cannot be decompressed.
+        size: of the content in bytes, as far as there is any.
+        truncated: whether it is compressed and ends too early.
+        fault: why it cannot be decompressed, "" if it can.
+    """
+
+    sha256: bytes
+    xxh3: bytes
+    size: int
+    truncated: bool = False
+    fault: str = ""
+
+
+def measure(descriptor: int, *, compressed: bool) -> Measured:
+    """Measure an open blob from its beginning. Raises OSError if it cannot be read."""
+    if not compressed:
+        return _measure(_pieces(descriptor))
+    zstd = load_extension("zstandard.backend_c")
+    length = os.fstat(descriptor).st_size
+    try:
+        announced = zstd.frame_content_size(os.pread(descriptor, 64, 0))
+        if announced < 0:
+            raise ValueError("it does not tell its size")  # noqa: TRY301 - as any other fault of its header
+        found = _measure(_decompressed(descriptor, announced, length))
+    except (zstd.ZstdError, MemoryError, ValueError) as error:
+        fault = f"it cannot be decompressed: {error}"
+        return Measured(b"", b"", 0, truncated=length < _SHORTEST_FRAME, fault=fault)
+    if found.size < announced:
+        return Measured(b"", b"", found.size, truncated=True, fault="it ends too early")
+    return found
+
+
+def _decompressed(descriptor: int, announced: int, length: int) -> Iterator[bytes]:
+    """Return the content of an open blob in pieces. Raises ZstdError."""
+    zstd = load_extension("zstandard.backend_c")
+    if 0 < announced <= _SMALL and length <= _SMALL:
+        try:
+            return iter([zstd.ZstdDecompressor().decompress(os.pread(descriptor, length, 0))])
+        except zstd.ZstdError:
+            pass  # what is wrong is told by the piecewise way
+    decompressor = zstd.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+    pieces: Iterator[bytes] = decompressor.read_to_iter(_Source(descriptor), read_size=_PIECE >> 3, write_size=_PIECE)
+    return pieces
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    source = _Source(descriptor)
+    return iter(lambda: source.read(_PIECE), b"")
+
+
+def _measure(pieces: Iterator[bytes]) -> Measured:
+    sha256, xxh3, size = hashlib.sha256(), xxh3_128(), 0
+    for piece in pieces:
+        sha256.update(piece)
+        xxh3.update(piece)
+        size += len(piece)
+    return Measured(sha256.digest(), bytes.fromhex(xxh3.hexdigest()), size)
+
+
+class _Source:
+    """A file from its beginning, as zstd wants to read it."""
+
+    __slots__ = ("_descriptor", "_position")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`, b"" at the end."""
+        piece = os.pread(self._descriptor, size, self._position)
+        self._position += len(piece)
+        return piece
