@@ -635,7 +635,7 @@ def test_an_unreachable_remote_that_nobody_asked_for_is_no_problem(host):
 
 def test_a_hub_that_never_answers_is_a_problem_and_does_not_hold_us_up(online, hub):
     hub.fail(None, Stall(600, when="headers"), times=None)
-    found = diagnose(online, "--timeout", "4")
+    found = diagnose(online, "--timeout", "15")
     assert {"remotes.no-answer", "remotes.unreachable"} & set(found.findings), found.said
     assert "log.unused" in found
 
