@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from neuron_store.cli.__main__ import main
 from neuron_store.cli.diagnosis import callers, filesystem
 from neuron_store.store import usage
+from neuron_store.store.mounts import Mount
 
 NOW, PREFIX = "DEMO_NOW", "DEMO_PREFIX"
 NAME, USER = "trn1-a", "ubuntu"
@@ -29,7 +30,7 @@ def take_place() -> None:
     os.statvfs = _disk
     pwd.getpwuid = lambda number: pwd.struct_passwd((USER, "x", number, number, "", os.path.expanduser("~"), "/bin/sh"))
     grp.getgrgid = lambda number: grp.struct_group((USER, "x", number, []))  # type: ignore[assignment]
-    filesystem.mount_of = lambda *_: filesystem.Mount("/", "ext4", "/dev/nvme0n1p1", "rw,relatime")
+    filesystem.mount_of = lambda *_: Mount("/", "ext4", "/dev/nvme0n1p1", "rw,relatime")  # type: ignore[attr-defined]
     callers.processes = lambda: iter(())  # type: ignore[attr-defined]
     usage._sizes = _lengths  # noqa: SLF001 - the demo's blobs are holes: their length stands for what they take
     if os.environ.get(NOW):
