@@ -8,8 +8,8 @@ from neuron_store.store.checking.faults import HEALED, KINDS, LEFT, REPAIRED, Fi
 _MOST_NAMED = 20  # faults that are told one by one
 
 
-def show_findings(findings: list[Finding]) -> None:
-    """Write what was found to stdout, and what was done about it if a repair was tried."""
+def show_findings(findings: list[Finding], *, remote: bool = False) -> None:
+    """Write what was found, here or in a remote, to stdout, and what was done about it if a repair was tried."""
     if not findings:
         return
     repaired = any(finding.outcome for finding in findings)
@@ -19,7 +19,7 @@ def show_findings(findings: list[Finding]) -> None:
     if repaired:
         for title in ("repaired", "left"):
             table.add_column(title, justify="right")
-    else:
+    elif not remote:
         table.add_column("--repair would")
     for kind, count in count_kinds(findings).items():
         each = KINDS[kind]
@@ -30,7 +30,7 @@ def show_findings(findings: list[Finding]) -> None:
                 presentation.number(outcomes.count(REPAIRED) + outcomes.count(HEALED)),
                 presentation.number(outcomes.count(LEFT)),
             ]
-        else:
+        elif not remote:
             row.append(each.remedy)
         table.add_row(*row)
     presentation.print_table(table)
@@ -44,6 +44,6 @@ def show_findings(findings: list[Finding]) -> None:
 def _line(finding: Finding) -> str:
     keys = ", ".join(key[: presentation.SHOWN_KEY] for key in finding.keys[:3])
     more = f" and {len(finding.keys) - 3} more" if len(finding.keys) > 3 else ""
-    of = f" (of {keys}{more})" if keys and not finding.path.startswith("results/") else ""
+    of = f" (of {keys}{more})" if keys and not any(key in finding.path for key in finding.keys) else ""
     done = f" -> {finding.done}" if finding.done else ""
     return f"{finding.path}{of}: {finding.detail}{done}"

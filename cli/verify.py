@@ -15,6 +15,7 @@ from neuron_store.cli import presentation
 from neuron_store.cli.audit import MISMATCH, SAME, SKIPPED, UNDECIDED, Verdict, audit
 from neuron_store.cli.context import readable_store, settings
 from neuron_store.cli.findings import show_findings
+from neuron_store.cli.remote_verifying import verify_remotes
 from neuron_store.cli.repairing import repair
 from neuron_store.store.checking.check import Checked, Tick, check_results, check_store
 from neuron_store.store.checking.faults import LEFT, Finding, count_kinds
@@ -39,6 +40,10 @@ def verify(
     recompile: Annotated[
         str, typer.Option(metavar="N|P%", help="Compile so many results, or such a share, again and compare.")
     ] = "",
+    remote: Annotated[
+        str, typer.Option(metavar="NAME|all", help="Check a remote, or all of them, in place of the store.")
+    ] = "",
+    deep: Annotated[bool, typer.Option("--deep", help="With --remote: read every blob, too.")] = False,
     threads: Annotated[
         int, typer.Option("--threads", "-j", min=1, max=_MOST_THREADS, help="How many blobs are read at a time.")
     ] = min(_MOST_THREADS, os.cpu_count() or 1),
@@ -46,8 +51,16 @@ def verify(
 ) -> None:
     """Check that the store is whole: every record, every blob, every reference, and that nothing else is there.
 
-    Nothing is changed without --repair. With --recompile, also that the compiler makes the same of a sample.
+    Nothing is changed without --repair. With --recompile, also that the compiler makes the same of a sample. With
+    --remote, that every record of a remote, and every blob that it names, is whole.
     """
+    if deep and not remote:
+        raise ConfigurationError("--deep is for --remote: all of the local store is always read")
+    if remote:
+        if key or recompile:
+            raise ConfigurationError("--remote checks all of a remote; leave --key and --recompile out")
+        verify_remotes(settings(), readable_store(), remote, deep=deep, mend=mend, as_json=as_json)
+        return
     if mend and key:
         raise ConfigurationError("--repair mends the whole store; leave --key out")
     layout = readable_store()

@@ -202,7 +202,8 @@ def _draw_bars(axes: Any, names: "list[str]", values: "Sequence[float]", said: "
     axes.barh(places, values, height=0.42, color=colours["spent"])
     for place, (name, text, value) in enumerate(zip(names, said, values, strict=True)):
         axes.text(0, place - 0.26, name, va="bottom", ha="left", fontsize=10, color=colours["ink"])
-        axes.text(value, place, f" {text}", va="center", ha="left", fontsize=10, color=colours["ink"])
+        aside = {"xytext": (4, 0), "textcoords": "offset points"}  # a blank would be lost in an SVG
+        axes.annotate(text, (value, place), **aside, va="center", ha="left", fontsize=10, color=colours["ink"])
     axes.set_ylim(len(values) - 0.5, -0.75)
     axes.set_xlim(0, max(values) * 1.2)
     axes.set_yticks([])

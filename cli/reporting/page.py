@@ -120,7 +120,7 @@ def _slowest(facts: Facts) -> "dict[str, Any]":
         [
             presentation.printable(result.module or result.key[:12]),
             presentation.printable(", ".join(result.models) or "-"),
-            result.compiler,
+            presentation.printable(result.compiler.partition("+")[0]),
             presentation.duration(result.seconds),
             presentation.number(result.hits),
             presentation.duration(result.saved),
