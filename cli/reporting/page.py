@@ -83,6 +83,10 @@ def _said(name: str, facts: Facts) -> str:
         return (
             f"The slowest took {presentation.duration(facts.slowest[0].seconds)}. The table of that name has them all."
         )
+    if name == "models-saved":
+        named = {model: totals.seconds_saved for model, totals in facts.activity.by["model"].items() if model}
+        said = [f"{model}: {presentation.duration(seconds)}." for model, seconds in named.items() if seconds]
+        return presentation.printable(" ".join(said))
     if name == "reasons":
         return " ".join(f"{REASONS[reason]}: {count}." for reason, count in facts.reasons.most_common())
     if name == "rate":
