@@ -205,7 +205,12 @@ def _draw_reasons(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: A
 
 
 def _draw_bars(
-    axes: Any, names: "list[str]", values: "Sequence[float]", said: "list[str]", colours: Colours, colour: str = "spent"
+    axes: Any,  # noqa: ANN401 - matplotlib's
+    names: "list[str]",
+    values: "Sequence[float]",
+    said: "list[str]",
+    colours: Colours,
+    colour: str = "spent",
 ) -> None:
     """Bars that lie, each with its name above it: names are long, and a phone is narrow."""
     places = range(len(values))
