@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from neuron_store.benchmarks.demo_host import NAME, PREFIX, USER
 from neuron_store.benchmarks.demo_host import NOW as NOW_VARIABLE
-from neuron_store.benchmarks.demo_host import PREFIX
 from neuron_store.benchmarks.demo_store import REMOTE, fill_store, in_flight, queue_some
 from neuron_store.shim.launcher import write_launcher
 from neuron_store.store.errors import BenchmarkError
@@ -105,7 +105,10 @@ class Stage:
         """Return a command's output as the host's own. Raises BenchmarkError where it tells of this machine."""
         for path, name in sorted(self.names.items(), key=lambda pair: -len(pair[0])):  # one may begin as another
             text = text.replace(path, name)
-        told = [name for name in _names_of_this_machine() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
+        demo = " ".join((*self.names.values(), NAME, USER))  # which this machine may have, too
+        names = [name for name in _names_of_this_machine() if name not in demo]
+        words = set(re.findall(r"[\w-]+", text))
+        told = [name for name in names if (name in text if name.startswith("/") else name in words)]
         if told:
             raise BenchmarkError(f"a picture would tell of the machine that drew it: {', '.join(told)}")
         return text
@@ -135,12 +138,12 @@ def open_stage(**folders: str) -> "Iterator[tuple[Stage, dict[str, str]]]":
             "PATH": "/usr/bin:/bin",
             "TERM": "xterm-256color",
             "TZ": "UTC",
-            "USER": "ubuntu",
+            "USER": USER,
         }
         yield stage, paths
     finally:
         for path in paths.values():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # a browser may still be writing
 
 
 def _folder_as_long_as(name: str) -> str:

@@ -9,6 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from neuron_store.benchmarks.screens import Stage
+from neuron_store.store.errors import BenchmarkError
+
 IMAGES = Path(__file__).parent.parent / "docs/images"
 PNG = b"\x89PNG\r\n\x1a\n"
 SHOWN = {
@@ -59,6 +62,15 @@ def test_a_picture_fetches_nothing_and_tells_nothing_of_where_it_was_made(made, 
     assert "@font-face" not in text
     for private in (str(IMAGES.parent.parent), sys.prefix, "/tmp/", f">{os.uname().nodename}<", "root"):
         assert private not in text, private
+
+
+def test_what_would_tell_of_this_machine_is_an_error():
+    stage = Stage(names={"/tmp/1234567": "/home/ubuntu"})
+    assert stage.shown("/tmp/1234567/a by ubuntu on trn1-a") == "/home/ubuntu/a by ubuntu on trn1-a"
+    with pytest.raises(BenchmarkError, match="/tmp/"):
+        stage.shown("in /tmp/7654321")
+    with pytest.raises(BenchmarkError, match=re.escape(os.getcwd())):
+        stage.shown(f"in {os.getcwd()}")
 
 
 @pytest.mark.parametrize("name", ["stats", "list", "watch"])
