@@ -8,7 +8,7 @@ FLOORS := hashing store shim cli benchmarks
 WORKERS ?= auto
 INTEROP := build/interop
 
-.PHONY: demo test lint bench clean picture
+.PHONY: demo test lint bench clean picture screens
 
 # The reference compiler (jaxlib) and the plots.
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
@@ -63,6 +63,10 @@ bench: $(VENV)/.test
 picture: $(VENV)/.demo
 	$(BIN)/python -m neuron_store.benchmarks.hlo_models build/demo
 	$(BIN)/neuron-store bench build/demo --plot docs/images/time-saved.svg
+
+# What commands show, as pictures for the documentation; the report's page needs a Chromium on PATH.
+screens: $(VENV)/.test
+	$(BIN)/python -m neuron_store.benchmarks.screens docs/images
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -108,7 +108,9 @@ def _flight_columns(watch: Watch, shown: "list[Subgraph]", now: float) -> "list[
             return Text("")
         total = max(each.expected.seconds, 1e-3)
         late = each.elapsed(now) > total
-        return ProgressBar(total, min(each.elapsed(now), total), width=_BAR, finished_style="red" if late else "green")
+        done = min(each.elapsed(now), total)
+        finished = "red" if late else "green"
+        return ProgressBar(total, done, width=_BAR, complete_style="green", finished_style=finished)
 
     def processes(each: Subgraph) -> Text:
         return Text(presentation.number(each.processes))

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TypeVar
 
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.store.events import OWN, PLACED, SUMMED, VERSION, Event, day_of, event_files, read_shared, unescape
 from neuron_store.store.layout import Layout
 
-_PIECE = 2 << 20  # bytes of the log that are in memory at once, in each process
+_PIECE = 4 << 20  # bytes of the log that are in memory at once, in each process
 _WORTH_FORKING = 4 << 20  # bytes
 _STEP = 1 << 16  # bytes, in the search for a line's beginning
 _BEGINNING = f"\n{VERSION}\t".encode()
@@ -28,6 +29,7 @@ _WORDS = 4  # of a line: its own, what is summed up, what is shared, and the end
 _HIT, _SUMMED_UP = b"hit_", b" count="
 _DAY = 10  # characters
 _Part = TypeVar("_Part")
+_Columns = tuple[list[bytes], list[bytes], list[bytes]]
 
 
 @dataclass
@@ -173,9 +175,13 @@ def _next_beginning(descriptor: int, position: int, size: int) -> int:
 
 
 def _read_piece(piece: "tuple[str, int, int]", since: float) -> "dict[tuple[str, bytes], Sums]":
-    parts: collections.defaultdict[bytes, list[bytes]] = collections.defaultdict(list)
-    for _, summed, shared in _lines_of(piece, since):
-        parts[shared].append(summed)
+    parts: dict[bytes, list[bytes]] = {}
+    add: dict[bytes, Callable[[bytes], None]] = {}  # to look a method up a million times takes longer than to call it
+    for summed, shared in _shared_lines(piece, since):
+        if shared not in add:
+            parts[shared] = []
+            add[shared] = parts[shared].append
+        add[shared](summed)
     name = os.path.basename(piece[0])
     return {(name, shared): _sum_parts(texts, shared) for shared, texts in parts.items()}
 
@@ -183,8 +189,9 @@ def _read_piece(piece: "tuple[str, int, int]", since: float) -> "dict[tuple[str,
 def _read_hits(piece: "tuple[str, int, int]", since: float) -> "collections.Counter[str]":
     place = 1 + OWN.index("key")
     found: collections.Counter[str] = collections.Counter()
-    for own, _, shared in _lines_of(piece, since):
-        if shared.startswith(_HIT):
+    columns = _lines_of(piece)
+    for own, _, shared in zip(*columns, strict=True):
+        if shared.startswith(_HIT) and (since <= 0 or _is_in_time(own, since)):
             words = own.split(b" ", place + 1)
             if len(words) > place:
                 found[words[place].decode()] += _count(shared) if _SUMMED_UP in shared else 1
@@ -195,8 +202,17 @@ def _count(shared: bytes) -> int:
     return Event(0.0, "", read_shared(shared.decode("utf-8", "surrogateescape"))[1]).count
 
 
-def _lines_of(piece: "tuple[str, int, int]", since: float) -> "Iterable[tuple[bytes, bytes, bytes]]":
-    """Return the parts of each whole line of a piece, of events at or after `since`."""
+def _shared_lines(piece: "tuple[str, int, int]", since: float) -> "Iterable[tuple[bytes, bytes]]":
+    """Return what is summed up and what is shared of each whole line of a piece, of events at or after `since`."""
+    own, summed, shared = _lines_of(piece)
+    if since > 0:
+        in_time = [_is_in_time(each, since) for each in own]
+        return zip(compress(summed, in_time), compress(shared, in_time), strict=True)
+    return zip(summed, shared, strict=True)
+
+
+def _lines_of(piece: "tuple[str, int, int]") -> "_Columns":
+    """Return the parts of each whole line of a piece: all their own, all that is summed up, all that is shared."""
     path, start, end = piece
     try:
         descriptor = open_regular(path)
@@ -205,26 +221,23 @@ def _lines_of(piece: "tuple[str, int, int]", since: float) -> "Iterable[tuple[by
         finally:
             os.close(descriptor)
     except OSError:
-        return []
-    lines = _split(data)
-    return [line for line in lines if _is_in_time(line[0], since)] if since > 0 else lines
-
-
-def _split(data: bytes) -> "Iterable[tuple[bytes, bytes, bytes]]":
-    """Return the parts of each whole line in `data`: its own, what is summed up, what is shared."""
+        return [], [], []
     words = data.split(b"\t")
     ends = words[_WORDS::_WORDS]
     whole = len(words) % _WORDS == 1 and words[0] == _FIRST and ends[-1:] == [_LAST]
     if whole and ends.count(_LAST + _FIRST) == len(ends) - 1:
-        return zip(words[1::_WORDS], words[2::_WORDS], words[3::_WORDS], strict=True)
-    return list(_split_torn(data))
+        return words[1::_WORDS], words[2::_WORDS], words[3::_WORDS]
+    return _torn_lines(data)
 
 
-def _split_torn(data: bytes) -> "Iterator[tuple[bytes, bytes, bytes]]":
-    for line in data.split(b"\n"):
-        words = line.split(b"\t")
-        if len(words) == 1 + _WORDS and words[0] == _FIRST[1:] and words[-1] == _LAST[:-1]:
-            yield words[1], words[2], words[3]
+def _torn_lines(data: bytes) -> "_Columns":
+    lines = [line.split(b"\t") for line in data.split(b"\n")]
+    whole = [
+        words
+        for words in lines
+        if len(words) == 1 + _WORDS and words[0] == _FIRST[1:] and words[-1] == _LAST[:-1] and words[1][:1] != b" "
+    ]
+    return [words[1] for words in whole], [words[2] for words in whole], [words[3] for words in whole]
 
 
 def _is_in_time(own: bytes, since: float) -> bool:
@@ -236,29 +249,17 @@ def _is_in_time(own: bytes, since: float) -> bool:
 
 
 def _sum_parts(texts: "list[bytes]", shared: bytes) -> Sums:
-    """Sum up what lines with the same last part have: as many values each, or not."""
+    """Sum up what lines with the same last part have."""
     _, fields = read_shared(shared.decode("utf-8", "surrogateescape"))
+    width = len(SUMMED)
     flat = b" ".join(texts).split(b" ")
-    width, rest = divmod(len(flat), len(texts))
-    if not rest and set(map(_gaps, texts)) == {width - 1}:
-        return _sum_columns([flat[place::width] for place in range(width)], fields)
-    by_width: collections.defaultdict[int, list[bytes]] = collections.defaultdict(list)
-    for text in texts:
-        by_width[_gaps(text)].append(text)
-    total = Sums()
-    for gaps, alike in by_width.items():
-        flat = b" ".join(alike).split(b" ")
-        total.add(_sum_columns([flat[place :: gaps + 1] for place in range(gaps + 1)], fields))
-    return total
-
-
-def _gaps(text: bytes) -> int:
-    return text.count(b" ")
+    if len(flat) != width * len(texts):
+        flat = [word for text in texts if text.count(b" ") == width - 1 for word in text.split(b" ")]
+    return _sum_columns([flat[place::width] for place in range(width)], fields)
 
 
 def _sum_columns(columns: "list[list[bytes]]", fields: "dict[str, str]") -> Sums:
-    none: list[bytes] = []
-    seconds, sizes, fetched, asked = [*columns, none, none, none][: len(SUMMED)]
+    seconds, sizes, fetched, asked = columns
     answers = collections.Counter(asked)
     spent, known = _total(seconds)
     sums = Sums(
@@ -283,15 +284,17 @@ def _text(value: bytes) -> str:
     return unescape(value.decode("utf-8", "surrogateescape"))
 
 
-def _total(texts: "Iterable[bytes]") -> "tuple[float, int]":
+def _total(texts: "list[bytes]") -> "tuple[float, int]":
     """Return the sum of what can be read as numbers, and how many these are."""
-    texts = [text for text in texts if text]
+    known = len(texts) - texts.count(b"")
+    if not known:
+        return 0.0, 0
     try:
-        total = sum(map(float, texts))
+        total = sum(map(float, filter(None, texts)))
     except ValueError:
         total = float("nan")
     if total - total == 0:
-        return total, len(texts)
+        return total, known
     numbers = [number for number in map(_number, texts) if number is not None]
     return sum(numbers), len(numbers)
 

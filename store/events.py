@@ -6,7 +6,7 @@ Grammar, version 2. A file per day (UTC), user and host; each event is written b
     <outcome> (SP <name>=<value>)* TAB . \n
 
 The first newline ends a line that a full disk tore, the final dot proves that a line is whole. Values have `%`, space,
-tab, newline and carriage return as %xx; what is not known is empty, and spaces at the end of a part are left out.
+tab, newline and carriage return as %xx; what is not known is empty.
 `time`: Unix seconds. `ms`: in the shim besides the compile. `module`: the input's file name. `seconds` of compile, spent
 on a miss, saved on a hit. `bytes`: sent to a remote, or delivered by a hit. `fetched`: bytes that came from remotes.
 `asked`: what remotes answered (remotes/answers.py). Names: `compiler` (its version); `model` (as NEURON_STORE_MODEL has
@@ -97,7 +97,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def _placed(names: tuple[str, ...], fields: "dict[str, str]") -> str:
-    return " ".join([_written(name, fields[name]) if name in fields else "" for name in names]).rstrip(" ")
+    return " ".join([_written(name, fields[name]) if name in fields else "" for name in names])
 
 
 def _written(name: str, value: str) -> str:
@@ -154,11 +154,11 @@ def parse_event(line: str) -> "Event | None":
     words = line.rstrip("\n").split("\t")
     if len(words) != len(("version", "own", "summed", "shared", ".")) or words[0] != VERSION or words[-1] != ".":
         return None
-    at, *own = words[1].split(" ")
-    moment, summed = _number(at), words[2].split(" ")
-    if moment is None or len(own) > len(OWN) or len(summed) > len(SUMMED):
+    at, *placed = words[1].split(" ") + words[2].split(" ")
+    moment = _number(at)
+    if moment is None or len(placed) != len(PLACED):
         return None
-    fields = dict(zip(OWN, own, strict=False)) | dict(zip(SUMMED, summed, strict=False))
+    fields = dict(zip(PLACED, placed, strict=True))
     outcome, shared = read_shared(words[3])
     return Event(moment, outcome, {name: unescape(value) for name, value in fields.items() if value} | shared)
 

@@ -260,7 +260,7 @@ def test_nothing_is_cut_off_at_any_width(busy, ns, server, width):
     told = measured(busy, server[0], width)
     assert told["cut"] == []
     assert told["scroll"] <= width
-    assert told["figures"] == 5
+    assert told["figures"] == 6
     assert told["text"] >= 9  # pixels: text of a chart can be read
     assert set(server[1]) <= {"/measure.html", "/page.html", "/favicon.ico"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from remote_setup import FLAGS, SAME, compile_on, publish, uploads_of
 
@@ -142,6 +142,7 @@ BEFORE = st.sampled_from(["", " ", "'", '"', "=", "(", "[", "-I", "file://", ", 
 AFTER = st.sampled_from(["", " ", "'", '"', ")", "]", "\n", ", b", "; x", "}"])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no fault
 @given(st.lists(WORDS, min_size=1, max_size=5), BEFORE, AFTER)
 def test_an_absolute_path_is_taken_out_wherever_it_stands(parts, before, after):
     path = "/" + "/".join(parts)

@@ -784,7 +784,7 @@ def test_an_uploader_that_is_killed_at_any_moment_loses_nothing_and_doubles_noth
         new = fill(host.layout, range(4 * turn, 4 * turn + 4))
         queue_all(host.layout, host.remote, new)
         keys += new
-        host.start(most_results=3, kill_after=chance.uniform(0.0, 0.15))
+        host.start(most_results=3, kill_after=chance.uniform(0.0, 0.15 + turn / 50))
         killed += host.result() == -signal.SIGKILL
         while hub._sockets:  # what it had sent may still be taken in
             time.sleep(0.001)

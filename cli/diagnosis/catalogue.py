@@ -24,6 +24,10 @@ path      problem  /opt/venv/bin/neuronx-cc stands before the shim /opt/venv/lib
 1 problem; what each means: docs/doctor.md
 ```
 
+Where all is well:
+
+![neuron-store doctor: a line for each thing that was looked at, with ok or note before it, and at the end that nothing is wrong](images/doctor.svg)
+
 It looks at the environment that it is started in: run it where the framework runs, in the same shell, job script or
 container (`neuron-store run -- neuron-store doctor` shows what a command under `run` sees). It compiles nothing, and
 uploads nothing; in the store it writes temporary files, which it removes again.

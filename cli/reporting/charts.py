@@ -20,6 +20,7 @@ _VARIABLES = {"#010203": "var(--ink)", "#020304": "var(--line)", "#030405": "var
 _PRINTED = {"ink": "#1d2327", "line": "#c9ced2", "saved": "#1f8a70", "spent": "#c2571a"}
 _STANDING = dict(zip(_PRINTED, _VARIABLES, strict=True))
 _MOST_BARS = 45
+_MOST_LYING = 8
 _SIZE = (5.4, 2.9)  # inches: at the width of a phone, text is as large as the page's
 _LONGEST_NAME = 34  # characters
 
@@ -38,6 +39,8 @@ def available(facts: Facts) -> "dict[str, tuple[str, Callable[[Any, Facts, Colou
         charts["growth"] = ("What the store holds, by when it was stored", _draw_growth)
     if any(result.seconds for result in facts.slowest):
         charts["slowest"] = ("The slowest subgraphs", _draw_slowest)
+    if any(name and totals.seconds_saved for name, totals in facts.activity.by["model"].items()):
+        charts["models-saved"] = ("Compile time saved, by model", _draw_models)
     if facts.reasons:
         charts["reasons"] = ("Why the latest misses were none of the results", _draw_reasons)
     return charts
@@ -132,9 +135,7 @@ def _draw_time(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: ANN4
     saved = [sum(totals.seconds_saved for totals in parts) / unit for parts in spans.values()]
     spent = [sum(totals.seconds_compiled for totals in parts) / unit for parts in spans.values()]
     axes.bar(places, saved, color=colours["saved"], label="saved by hits")
-    axes.bar(
-        places, spent, bottom=saved, color=colours["spent"], label="spent on misses", hatch="///", edgecolor="none"
-    )
+    axes.bar(places, spent, bottom=saved, color=colours["spent"], label="spent on misses")
     axes.set_ylabel(name, color=colours["ink"])
     axes.set_ylim(0, max(map(sum, zip(saved, spent, strict=True))) * 1.25)
     axes.legend(loc="upper left", ncols=2)
@@ -179,7 +180,7 @@ def _draw_growth(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: AN
 
 
 def _draw_slowest(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: ANN401 - matplotlib's
-    slowest = [result for result in facts.slowest if result.seconds][:8]
+    slowest = [result for result in facts.slowest if result.seconds][:_MOST_LYING]
     _draw_bars(
         axes,
         [_short(result.module or result.key[:12]) for result in slowest],
@@ -189,6 +190,13 @@ def _draw_slowest(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: A
     )
 
 
+def _draw_models(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: ANN401 - matplotlib's
+    saved = {name or "(not told)": totals.seconds_saved for name, totals in facts.activity.by["model"].items()}
+    most = sorted(((seconds, name) for name, seconds in saved.items() if seconds), reverse=True)[:_MOST_LYING]
+    names, times = [_short(name) for _, name in most], [seconds for seconds, _ in most]
+    _draw_bars(axes, names, times, [presentation.duration(seconds) for seconds in times], colours, "saved")
+
+
 def _draw_reasons(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: ANN401 - matplotlib's
     reasons = facts.reasons.most_common()
     names = [_short(REASONS.get(reason) or COUNTERS.get(reason, ("", reason))[1]) for reason, _ in reasons]
@@ -196,13 +204,21 @@ def _draw_reasons(axes: Any, facts: Facts, colours: Colours) -> None:  # noqa: A
     _draw_bars(axes, names, counts, [presentation.number(count) for count in counts], colours)
 
 
-def _draw_bars(axes: Any, names: "list[str]", values: "Sequence[float]", said: "list[str]", colours: Colours) -> None:  # noqa: ANN401 - matplotlib's
+def _draw_bars(
+    axes: Any,  # noqa: ANN401 - matplotlib's
+    names: "list[str]",
+    values: "Sequence[float]",
+    said: "list[str]",
+    colours: Colours,
+    colour: str = "spent",
+) -> None:
     """Bars that lie, each with its name above it: names are long, and a phone is narrow."""
     places = range(len(values))
-    axes.barh(places, values, height=0.42, color=colours["spent"])
+    axes.barh(places, values, height=0.42, color=colours[colour])
     for place, (name, text, value) in enumerate(zip(names, said, values, strict=True)):
-        axes.text(0, place - 0.26, name, va="bottom", ha="left", fontsize=10, color=colours["ink"])
-        axes.text(value, place, f" {text}", va="center", ha="left", fontsize=10, color=colours["ink"])
+        axes.text(0, place - 0.26, f" {name}", va="bottom", ha="left", fontsize=10, color=colours["ink"])
+        aside = {"xytext": (4, 0), "textcoords": "offset points"}  # a blank would be lost in an SVG
+        axes.annotate(text, (value, place), **aside, va="center", ha="left", fontsize=10, color=colours["ink"])
     axes.set_ylim(len(values) - 0.5, -0.75)
     axes.set_xlim(0, max(values) * 1.2)
     axes.set_yticks([])

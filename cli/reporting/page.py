@@ -83,6 +83,10 @@ def _said(name: str, facts: Facts) -> str:
         return (
             f"The slowest took {presentation.duration(facts.slowest[0].seconds)}. The table of that name has them all."
         )
+    if name == "models-saved":
+        named = {model: totals.seconds_saved for model, totals in facts.activity.by["model"].items() if model}
+        said = [f"{model}: {presentation.duration(seconds)}." for model, seconds in named.items() if seconds]
+        return presentation.printable(" ".join(said))
     if name == "reasons":
         return " ".join(f"{REASONS[reason]}: {count}." for reason, count in facts.reasons.most_common())
     if name == "rate":
@@ -120,7 +124,7 @@ def _slowest(facts: Facts) -> "dict[str, Any]":
         [
             presentation.printable(result.module or result.key[:12]),
             presentation.printable(", ".join(result.models) or "-"),
-            result.compiler,
+            presentation.printable(result.compiler.partition("+")[0]),
             presentation.duration(result.seconds),
             presentation.number(result.hits),
             presentation.duration(result.saved),

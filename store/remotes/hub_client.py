@@ -7,6 +7,7 @@ request up after a time, and a fault that it would sit out ends the call.
 
 import os
 import re
+import threading
 
 from neuron_store.store.errors import NeuronStoreError, RemoteConflict, RemoteRefused, RemoteUnavailable
 
@@ -28,6 +29,7 @@ NOT_THERE = ("RepoNotFound", "RevisionNotFound", "GatedRepo")
 _LONGEST_MESSAGE = 300  # characters
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{4,}|(?<=Bearer )[^\s'\"]+")
 _timeout_in_force: "float | None" = None
+_preparing = threading.Lock()
 
 
 def prepare(timeout: float) -> None:
@@ -37,12 +39,15 @@ def prepare(timeout: float) -> None:
         os.environ.setdefault(name, value)
     for name in _XET_TIMES:
         os.environ.setdefault(name, f"{max(1, round(timeout * 1000))}ms")
-    if timeout != _timeout_in_force:
+    with _preparing:
+        if timeout == _timeout_in_force:
+            return
         from huggingface_hub import constants, set_client_factory
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # it was imported before us, and the user has said nothing
             disable_progress_bars()
+        # A new factory closes the client that another thread may be using.
         set_client_factory(lambda: _make_client(timeout))
         _timeout_in_force = timeout
 
