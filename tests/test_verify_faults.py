@@ -1,7 +1,11 @@
 """`neuron-store verify` finds every kind of fault that is planted in a store, tells what to do, and repairs it."""
 
+import os
+import pty
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from cli_remotes import FLAGS, answer, compile_modules, connect, ns
@@ -12,7 +16,7 @@ from uploads import records_of
 from neuron_store.store import layout
 from neuron_store.store.checking.check import check_store
 from neuron_store.store.queue import enqueue
-from neuron_store.store.results import load_result, save_result
+from neuron_store.store.results import all_keys, load_result, save_result
 from neuron_store.store.writing import Writing
 
 # What is planted -> the kind that it is found as, whether a result suffers from it, whether only a remote can mend it.
@@ -206,6 +210,58 @@ def test_an_empty_store_and_none_at_all_are_whole(host):
     assert not host.store.exists()
     host.store.mkdir()
     assert answer(host, "verify")["found"] == {}
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [0o755, 0o2775])
+def test_what_the_shim_makes_has_the_right_modes_whatever_the_umask_and_the_sharing(host, mask, mode):
+    host.store.mkdir()
+    host.store.chmod(mode)
+    before = os.umask(mask)
+    try:
+        compile_modules(host, 2, **NEFF)
+        enqueue(host.layout, "0123456789abcdef", next(all_keys(host.layout)))
+    finally:
+        os.umask(before)
+    assert answer(host, "verify")["found"] == {}
+
+
+def test_a_folder_that_its_group_cannot_use_is_mended_in_a_shared_store(host):
+    host.store.mkdir()
+    host.store.chmod(0o2775)
+    compile_modules(host, 1)
+    (host.store / "results").chmod(0o2755)
+    assert answer(host, "verify", code=1)["found"] == {"wrong_mode": 1}
+    assert answer(host, "verify", "--repair")["left"] == 0
+    assert (host.store / "results").stat().st_mode & 0o7777 == 0o2775
+
+
+def test_a_blobs_folder_on_another_disk_is_followed(compiled, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(compiled.store / "blobs", elsewhere)
+    (compiled.store / "blobs").symlink_to(elsewhere)
+    assert answer(compiled, "verify")["whole"] == 3
+    compiled.planter.flipped_blob(compiled.keys[0])
+    assert answer(compiled, "verify", "--repair")["left"] == 0
+    assert answer(compiled, "verify")["found"] == {}
+
+
+def test_progress_is_shown_on_a_terminal_only(compiled):
+    leader, follower = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "neuron_store.cli", "verify"],
+            env=compiled.environ({"TERM": "xterm", "COLUMNS": "80"}),
+            stdout=subprocess.DEVNULL,
+            stderr=follower,
+            check=True,
+            timeout=60,
+        )
+        assert b"reading" in os.read(leader, 65536)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert ns(compiled, "verify").stderr == ""
 
 
 # -- references --------------------------------------------------------------------------------------------------------

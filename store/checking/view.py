@@ -51,14 +51,12 @@ class View:
         return [entry for entry in found if not entry.name.startswith(OTHERS_OWN)]
 
     def _look_at_folder(self, path: str, findings: list[Finding]) -> None:
+        """Look at a folder's mode: what others than its owner and group may do is the umask's affair, and doctor's."""
         mode = stat.S_IMODE(os.stat(path).st_mode)
-        lacks = 0o700 & ~mode
-        if self.layout.group_shared:
-            lacks |= 0o070 & ~mode
-        if self.has_modes and (lacks or mode & 0o002):
-            wanted = 0o2775 if self.layout.group_shared else (mode | 0o700) & ~0o022
-            detail = f"the folder has the mode {mode:04o} instead of {wanted:04o}"
-            findings.append(Finding(WRONG_MODE, self.below(path), detail, mode=wanted))
+        lacks = (0o770 if self.layout.group_shared else 0o700) & ~mode
+        if self.has_modes and lacks:
+            detail = f"the folder has the mode {mode:04o} instead of {mode | lacks:04o}"
+            findings.append(Finding(WRONG_MODE, self.below(path), detail, mode=mode | lacks))
 
     def fans(self, folder: str, findings: list[Finding]) -> Iterator[str]:
         """Yield the paths of the folders of two hex digits in `folder`; what else lies there is foreign."""
