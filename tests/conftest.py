@@ -161,7 +161,8 @@ class Host:
         found += [
             path
             for path in (self.store / "locks").glob("*")
-            if path.name not in (".swept", "uploader", "uploader-foreground") and path.read_bytes()[:1] != b"F"
+            if path.name not in (".swept", "uploader", "uploader-foreground", "event-archive")
+            and path.read_bytes()[:1] != b"F"
         ]
         return [str(path) for path in found]
 

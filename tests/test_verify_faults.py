@@ -193,6 +193,15 @@ def test_a_lock_that_is_held_is_not_stale_however_old(compiled):
     assert len(check_store(compiled.layout, 1).findings) == 1
 
 
+@pytest.mark.parametrize("name", ["uploader", "collector", ".swept", "event-archive"])
+def test_a_lock_with_a_name_of_its_own_is_there_at_rest(compiled, name):
+    (compiled.store / "locks").mkdir(exist_ok=True)
+    path = compiled.store / "locks" / name
+    path.touch()
+    age(path)
+    assert check_store(compiled.layout, 1).findings == []
+
+
 def test_a_store_of_another_format_is_left_alone(compiled):
     path = compiled.planter.record(compiled.keys[0])
     rewrite(path, path.read_bytes().replace(b"neuron-store result 1 ", b"neuron-store result 9 ", 1))

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from neuron_store.store.checking.blob_files import is_young
 from neuron_store.store.checking.faults import DANGLING, STALE_LOCK, UNREADABLE, Finding
 from neuron_store.store.checking.view import View
-from neuron_store.store.collection.collector import COLLECTOR
 from neuron_store.store.layout import FOLDERS, KEY_LENGTH, is_hex
-from neuron_store.store.upload_lock import FOREGROUND, UPLOADER
 
 WITH_RECORDS = ("results", "direct", "blobs")
 _NOTES = ("compilers", "in-flight", "remotes", "contexts", "events", "pins", "imports", "collection")
 _FILES = ("CACHEDIR.TAG",)
-_STAY = (".swept", UPLOADER, FOREGROUND, COLLECTOR, "uploader-starting")  # locks that are there at rest
+_KEY_LOCK = re.compile(r"(place-)?[0-9a-f]{32}")  # see locks.py; other locks have names of their own, and stay
 _ASIDE = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]{8}")  # see queue.py
 _HURRY = ".hurry"
 _NOTE_MODE = 0o644
@@ -34,7 +32,9 @@ def look_around(view: View, keys: "set[str]") -> list[Finding]:
         findings += [
             Finding(STALE_LOCK, view.below(entry.path), "nobody holds it, and it is over a day old")
             for entry in view.listing(f"{root}/{folder}", findings)
-            if entry.name not in _STAY and not is_young(entry.path) and not _is_held(entry.path)
+            if (folder == "tmp" or _KEY_LOCK.fullmatch(entry.name))
+            and not is_young(entry.path)
+            and not _is_held(entry.path)
         ]
     _look_at_queue(view, keys, findings)
     for folder in _NOTES:
