@@ -478,6 +478,6 @@ def test_the_client_is_told_once(monkeypatch, make_writer):
     monkeypatch.setattr(huggingface_hub, "set_client_factory", told.append)
     monkeypatch.setattr(hub_client, "_timeout_in_force", None)
     for _ in range(3):
-        make_writer(timeout=17.0)._api()
+        make_writer(timeout=17.0).api()
     assert len(told) == 1
     monkeypatch.setattr(hub_client, "_timeout_in_force", None)
