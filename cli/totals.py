@@ -170,19 +170,28 @@ class Activity:
 
     def add(self, groups: Groups) -> None:
         """Add groups of events."""
+        asked: dict[str, int] = {}  # the same answers come with many groups, and are read once
         for group, sums in groups.items():
             fields = dict(group.fields)
             self.total.add(group, sums)
             values = {"day": group.day, "host": group.host}
             for dimension in DIMENSIONS:
                 value = values.get(dimension, fields.get(dimension, ""))
-                self.by[dimension].setdefault(value, Totals()).add(group, sums)
-            self._add_answers(sums)
+                self._part(dimension, value).add(group, sums)
+            for text, count in sums.asked.items():
+                asked[text] = asked.get(text, 0) + count
             if "detail" in fields and group_of(group.outcome) in (MISS, PASS, ERROR):
                 self.details[group.outcome, fields["detail"]] += sums.count
+        self._add_answers(asked)
 
-    def _add_answers(self, sums: Sums) -> None:
-        for text, times in sums.asked.items():
+    def _part(self, dimension: str, value: str) -> Totals:
+        parts = self.by[dimension]
+        if value not in parts:
+            parts[value] = Totals()
+        return parts[value]
+
+    def _add_answers(self, asked: "dict[str, int]") -> None:
+        for text, times in asked.items():
             for answer, seconds, url, count in answers.decode_answers(text):
                 self.remotes.setdefault(url, RemoteTotals()).add(answer, seconds, count * times)
 
