@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from neuron_store.hashing.native import load_extension
 from neuron_store.hashing.xxh3 import xxh3_128
+from neuron_store.store.remotes.stored_bytes import StoredFile
 
 MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
 _PIECE = 1 << 20  # bytes
@@ -61,12 +62,14 @@ def _decompressed(descriptor: int, announced: int, length: int) -> Iterator[byte
         except zstd.ZstdError:
             pass  # what is wrong is told by the piecewise way
     decompressor = zstd.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-    pieces: Iterator[bytes] = decompressor.read_to_iter(_Source(descriptor), read_size=_PIECE >> 3, write_size=_PIECE)
+    pieces: Iterator[bytes] = decompressor.read_to_iter(
+        StoredFile(descriptor), read_size=_PIECE >> 3, write_size=_PIECE
+    )
     return pieces
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:
-    source = _Source(descriptor)
+    source = StoredFile(descriptor)
     return iter(lambda: source.read(_PIECE), b"")
 
 
@@ -77,19 +80,3 @@ def _measure(pieces: Iterator[bytes]) -> Measured:
         xxh3.update(piece)
         size += len(piece)
     return Measured(sha256.digest(), bytes.fromhex(xxh3.hexdigest()), size)
-
-
-class _Source:
-    """A file from its beginning, as zstd wants to read it."""
-
-    __slots__ = ("_descriptor", "_position")
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, at most `size`, b"" at the end."""
-        piece = os.pread(self._descriptor, size, self._position)
-        self._position += len(piece)
-        return piece

@@ -60,7 +60,7 @@ def measure_content(output: "Output", descriptor: int) -> "tuple[str, str]":
 
 
 def _content(output: "Output", descriptor: int) -> "Iterator[bytes]":
-    stored = _Stored(descriptor)
+    stored = StoredFile(descriptor)
     if output.encoding == "raw":
         return iter(lambda: stored.read(_PIECE), b"")
     zstd = load_extension("zstandard.backend_c")
@@ -69,7 +69,7 @@ def _content(output: "Output", descriptor: int) -> "Iterator[bytes]":
     return pieces
 
 
-class _Stored:
+class StoredFile:
     """A file from its beginning, as zstd wants to read it."""
 
     __slots__ = ("_descriptor", "_position")
