@@ -29,6 +29,7 @@ def take_place() -> None:
     os.uname = lambda: os.uname_result((machine.sysname, NAME, *machine[2:]))
     os.statvfs = _disk
     pwd.getpwuid = lambda number: pwd.struct_passwd((USER, "x", number, number, "", os.path.expanduser("~"), "/bin/sh"))
+    # mypy's stubs, and modules that import these names for themselves, do not expect them to be replaced.
     grp.getgrgid = lambda number: grp.struct_group((USER, "x", number, []))  # type: ignore[assignment]
     filesystem.mount_of = lambda *_: Mount("/", "ext4", "/dev/nvme0n1p1", "rw,relatime")  # type: ignore[attr-defined]
     callers.processes = lambda: iter(())  # type: ignore[attr-defined]
@@ -40,7 +41,7 @@ def take_place() -> None:
         sys.prefix = os.environ[PREFIX]
 
 
-def _disk(path: "int | os.PathLike[bytes] | os.PathLike[str] | bytes | str") -> os.statvfs_result:  # noqa: ARG001
+def _disk(path: "int | os.PathLike[bytes] | os.PathLike[str] | bytes | str") -> os.statvfs_result:  # noqa: ARG001 - any path is on the demo's disk
     return os.statvfs_result((_BLOCK, _BLOCK, _BLOCKS, _FREE, _FREE, 10**8, 9 * 10**7, 9 * 10**7, 4096, 255))
 
 

@@ -110,7 +110,7 @@ class _Filling:
 
     layout: Layout
     now: float
-    dice: random.Random = field(default_factory=lambda: random.Random(21))  # noqa: S311
+    dice: random.Random = field(default_factory=lambda: random.Random(21))  # noqa: S311 - no secret
     events: dict[str, list[Event]] = field(default_factory=dict)
     stored: dict[str, float] = field(default_factory=dict)  # key -> when it was stored
 
@@ -128,7 +128,7 @@ def fill_store(layout: Layout, now: float) -> None:
         changed = _CHANGES.get(ago)
         if changed:
             name, place, difference = changed
-            graphs[name][place] = replace(graphs[name][place], **difference)  # type: ignore[arg-type]
+            graphs[name][place] = replace(graphs[name][place], **difference)  # type: ignore[arg-type]  # of any field
         for model in _MODELS:
             if ago <= model.since:
                 _one_day(filling, model, graphs[model.name], ago)

@@ -193,6 +193,19 @@ def host(tmp_path, launcher):
 
 
 @pytest.fixture
+def ns(host):
+    """Run `neuron-store`; the exit code must be as said, and there must be no traceback."""
+
+    def run(*arguments, code=0, **extra):
+        done = host.cli(*arguments, check=False, **extra)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
 def hub():
     """A Hub with alice's empty repo alice/cache."""
     with start_hub() as hub:

@@ -21,19 +21,6 @@ DAY = 86400.0
 COMPILE = ["compile", "--target=trn1"]
 
 
-@pytest.fixture
-def ns(host):
-    """Run `neuron-store`; the exit code must be as said, and there must be no traceback."""
-
-    def run(*arguments, code=0, **extra):
-        done = host.cli(*arguments, check=False, **extra)
-        assert "Traceback" not in done.stderr
-        assert done.returncode == code, done.stderr
-        return done
-
-    return run
-
-
 def count(host, outcome, ago=0.0, **fields):
     append_event(host.layout, Event(time.time() - ago, outcome, {name: str(value) for name, value in fields.items()}))
 

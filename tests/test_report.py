@@ -23,19 +23,6 @@ HOSTILE = "<script>alert(1)</script>$x^2$&amp;\x1b[31m'\"{{ 7*7 }}.pb"
 
 
 @pytest.fixture
-def ns(host):
-    """Run `neuron-store`; the exit code must be as said, and there must be no traceback."""
-
-    def run(*arguments, code=0, **extra):
-        done = host.cli(*arguments, check=False, **extra)
-        assert "Traceback" not in done.stderr
-        assert done.returncode == code, done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
 def busy(host):
     """A host with results, hits, misses of several reasons, models, and a log of some days."""
     model = host.model("llama.hlo_module.pb")

@@ -18,19 +18,6 @@ from neuron_store.store.remotes.answers import decode_answers
 HERE = os.uname().nodename
 
 
-@pytest.fixture
-def ns(host):
-    """Run `neuron-store`; the exit code must be as said, and there must be no traceback."""
-
-    def run(*arguments, code=0, **extra):
-        done = host.cli(*arguments, check=False, **extra)
-        assert "Traceback" not in done.stderr
-        assert done.returncode == code, done.stderr
-        return done
-
-    return run
-
-
 def count(host, outcome, ago=0.0, **fields):
     append_event(host.layout, Event(time.time() - ago, outcome, {name: str(value) for name, value in fields.items()}))
 
