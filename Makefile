@@ -37,6 +37,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n $(WORKERS)
 
+# The tests of structured inputs again, with examples drawn anew at each run.
+.PHONY: explore
+explore: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile=default \
+		$$(grep -l 'from hypothesis import' tests/test_*.py)
+
 # The real optimum-neuron, in a venv of its own and without any Neuron package: it and neuron-store read each other.
 $(INTEROP)/.installed: tests/interop/requirements.txt | $(BIN)/python
 	$(PYTHON) -m venv --clear $(INTEROP)

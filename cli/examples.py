@@ -95,7 +95,6 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("that the store is whole", "neuron-store verify"),
         ("mend it, from a remote where need be", "neuron-store verify --repair"),
         ("that a remote is whole", "neuron-store verify --remote my-org/my-cache"),
-        ("that one result is", "neuron-store verify --key 3fa9"),
         ("that the compiler still makes the same, of one in twenty", "neuron-store verify --recompile 5%"),
     ),
     "create": (

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 from cli_remotes import end_uploaders
 from loopback_hub import start_hub
@@ -22,6 +23,9 @@ HERE = Path(__file__).parent
 STANDIN = HERE / "standin_compiler.py"
 VERSION = "2.14.227.0+2d4f85be"
 
+# The same commit passes or fails twice alike; `make explore` tries examples that nobody has seen.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # What a test's own process forks ends in the same breath, whatever threads the tests have (a Hub, JAX).
 FORK_WARNINGS = (

@@ -343,6 +343,33 @@ def test_two_blobs_with_each_others_names_are_given_their_own(host):
     assert answer(host, "verify")["whole"] == 2
 
 
+def test_a_blob_in_the_place_of_another_that_is_lost_makes_both_results_suffer(host):
+    keys = [add_result(host.layout, number) for number in range(3)]
+    planter = Planter(host.store, host.layout)
+    planter.blob(keys[0]).rename(planter.blob(keys[1]))
+    report = answer(host, "verify", code=1)
+    assert report["found"] == {"missing_blob": 1, "wrong_name": 1}
+    suffers = {finding["kind"]: (finding["keys"], finding["detail"]) for finding in report["findings"]}
+    assert suffers["missing_blob"] == ([keys[1]], "another blob is in its place")
+    assert suffers["wrong_name"][0] == [keys[0]]
+    report = answer(host, "verify", "--repair")
+    assert (report["results"], report["whole"], report["left"]) == (2, 2, 0)
+    assert answer(host, "verify")["found"] == {}
+    assert load_result(host.layout, keys[1]) is None
+
+
+@pytest.mark.parametrize("size", [400, 400_000], ids=["read at once", "read in pieces"])
+@pytest.mark.parametrize("lost", range(1, 9))
+def test_a_blob_that_lacks_its_last_bytes_is_truncated(host, size, lost):
+    add_result(host.layout, 1, content=b"compressible" * size)
+    key = add_result(host.layout, 2, content=b"something else" * size)
+    path = Planter(host.store, host.layout).blob(key)
+    assert path.suffix == ".zst"
+    rewrite(path, path.read_bytes()[:-lost])
+    report = answer(host, "verify", code=1)
+    assert [(finding["kind"], finding["keys"]) for finding in report["findings"]] == [("truncated", [key])]
+
+
 def test_a_blob_under_the_name_of_the_other_encoding_is_given_its_own(host):
     key = add_result(host.layout, 1, content=b"compressible" * 9000)
     path = Planter(host.store, host.layout).blob(key)

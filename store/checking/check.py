@@ -21,7 +21,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from neuron_store.store.checking.blob_files import LookedAtBlobs, Seen, Told, look_at_blob_file, look_at_blobs
-from neuron_store.store.checking.faults import DANGLING, KINDS, MISSING_BLOB, UNREADABLE, WRONG_MODE, Finding
+from neuron_store.store.checking.faults import (
+    DANGLING,
+    KINDS,
+    MISSING_BLOB,
+    UNREADABLE,
+    WRONG_MODE,
+    WRONG_NAME,
+    Finding,
+)
 from neuron_store.store.checking.record_files import (
     UNTOLD,
     Looked,
@@ -202,12 +210,12 @@ class _Check:
             keys.update(looked.keys)
             for digest in {named[0] for named in looked.named} & suspected:
                 namers.setdefault(digest, []).extend(looked.keys)
+        others = {finding.path for _, finding in self._suspects if finding.kind == WRONG_NAME}
         for digest, finding in self._suspects:
-            is_back = finding.kind == MISSING_BLOB and any(map(os.path.lexists, self._paths(digest)))
-            if digest in namers and not is_back:
-                finding.keys = namers[digest]
-                if finding.kind == MISSING_BLOB:
-                    finding.path = self._view.below(self._told_path(digest, finding.keys[0]))
+            if digest not in namers:
+                continue
+            finding.keys = namers[digest]
+            if finding.kind != MISSING_BLOB or self._still_lacks(digest, finding, others):
                 self._made.findings.append(finding)
         if collecting:
             return
@@ -241,6 +249,14 @@ class _Check:
             result = None
         told = [blob.encoding for blob in blobs_of(result) if blob.sha256 == digest.hex()] if result else []
         return layout.blob_path(digest.hex(), ENCODING_SUFFIX[told[0]] if told else "")
+
+    def _still_lacks(self, digest: bytes, finding: Finding, others: set[str]) -> bool:
+        """Tell whether a blob has no file still but what was found to be `others`, and note where it should be."""
+        there = {self._view.below(path) for path in self._paths(digest) if os.path.lexists(path)}
+        finding.path = self._view.below(self._told_path(digest, finding.keys[0]))
+        if finding.path in there:
+            finding.detail = "another blob is in its place"
+        return there <= others
 
     def _is_settled(self, finding: Finding, since: int) -> bool:
         """Tell whether a file is there still, and has not changed since."""

@@ -13,6 +13,8 @@ MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame
 _PIECE = 1 << 20  # bytes
 _SMALL = 4 << 20  # bytes; below it, one read and one decompression are the fastest
 _LARGEST_WINDOW = 128 << 20  # bytes that a decompressor may be made to hold
+_BLOCK_HEADER = 3  # bytes: a bit for the last, two for the kind, the rest for the size
+_REPEATED_BYTE = 1  # the kind of block that stores one byte, whatever its size
 _SHORTEST_FRAME = 18  # bytes; what is shorter lacks the end of a header
 
 
@@ -45,10 +47,11 @@ def measure(descriptor: int, *, compressed: bool) -> Measured:
         if announced < 0:
             raise ValueError("it does not tell its size")  # noqa: TRY301 - as any other fault of its header
         found = _measure(_decompressed(descriptor, announced, length))
+        ends = _frame_ends(descriptor, length)
     except (zstd.ZstdError, MemoryError, ValueError) as error:
         fault = f"it cannot be decompressed: {error}"
         return Measured(b"", b"", 0, truncated=length < _SHORTEST_FRAME, fault=fault)
-    if found.size < announced:
+    if found.size < announced or not ends:
         return Measured(b"", b"", found.size, truncated=True, fault="it ends too early")
     return found
 
@@ -66,6 +69,23 @@ def _decompressed(descriptor: int, announced: int, length: int) -> Iterator[byte
         StoredFile(descriptor), read_size=_PIECE >> 3, write_size=_PIECE
     )
     return pieces
+
+
+def _frame_ends(descriptor: int, length: int) -> bool:
+    """Tell whether a file of this length in bytes holds a whole zstd frame, by the headers of its blocks (RFC 8878).
+
+    Read in pieces, a frame gives all its content even if the checksum behind it is cut off; read at once, as most
+    hits read it, it does not.
+    """
+    zstd = load_extension("zstandard.backend_c")
+    head = os.pread(descriptor, 64, 0)
+    at = zstd.frame_header_size(head)
+    last = False
+    while not last and at + _BLOCK_HEADER <= length:
+        header = int.from_bytes(os.pread(descriptor, _BLOCK_HEADER, at), "little")
+        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        at += _BLOCK_HEADER + (1 if kind == _REPEATED_BYTE else size)
+    return last and at + 4 * bool(zstd.get_frame_parameters(head).has_checksum) <= length
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:
