@@ -13,7 +13,7 @@ REASONS = {
     UNFINISHED: "a part is missing or empty: its compile, or its copy, was killed",
     TRACED: "a traced model: an export, and no module",
     OLD_LAYOUT: "of the layout before 2023, which does not tell the options",
-    UNREADABLE: "its options cannot be read",
+    UNREADABLE: "it, or a part of it, cannot be read",
     CHANGED: "it changed while it was read; import again",
     "no_target": "its options have no --target; say what it was compiled for: --target",
     "nki_kernel": "its graph calls an NKI kernel by a path, whose content when it was compiled nobody knows",
