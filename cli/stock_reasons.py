@@ -10,10 +10,10 @@ from neuron_store.store.stock.entries import FAILED, OLD_LAYOUT, PENDING, TRACED
 REASONS = {
     FAILED: "the compiler failed (model.log); the stock cache would repeat the failure",
     PENDING: "a graph that was collected, or is being compiled: see `neuron-store precompile`",
-    UNFINISHED: "a part is missing or empty: its compile, or its copy, was killed",
+    UNFINISHED: "a part is missing, empty, or a link that leads nowhere: its compile, or its copy, was killed",
     TRACED: "a traced model: an export, and no module",
     OLD_LAYOUT: "of the layout before 2023, which does not tell the options",
-    UNREADABLE: "its options cannot be read",
+    UNREADABLE: "it, or a part of it, cannot be read",
     CHANGED: "it changed while it was read; import again",
     "no_target": "its options have no --target; say what it was compiled for: --target",
     "nki_kernel": "its graph calls an NKI kernel by a path, whose content when it was compiled nobody knows",
