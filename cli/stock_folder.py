@@ -12,7 +12,7 @@ from neuron_store.cli import presentation
 from neuron_store.cli.context import settings
 from neuron_store.cli.installed_compiler import installed_version
 from neuron_store.store.errors import ConfigurationError, NotFound
-from neuron_store.store.stock.cleanup import finish_removals, remove_entry, remove_lock
+from neuron_store.store.stock.cleanup import finish_removals, may_go, remove_entry, remove_lock
 from neuron_store.store.stock.entries import (
     FAILED,
     FINISHED,
@@ -20,8 +20,10 @@ from neuron_store.store.stock.entries import (
     STATES,
     TRACED,
     UNFINISHED,
+    UNREADABLE,
     StockEntry,
     find_entries,
+    read_entry,
 )
 from neuron_store.store.stock.locks import Processes, file_system, lock_holder, young_below
 from neuron_store.store.stock.names import DONE, NEFF
@@ -166,16 +168,24 @@ def cleanup(
         going += [entry for entry in mine if entry not in going]
     removed = Counter[str]()
     freed = 0
+    left = {entry.folder: entry for entry in entries}
     for entry in going:
         size = _size(entry)
         if _goes(entry, young, dry_run=dry_run):
             removed[entry.state] += 1
             freed += size
-    left = [entry for entry in find_entries(place) if entry not in going]
-    dead = [(entry, lock) for entry in left for lock in entry.locks if _is_dead(entry, lock, young)] if locks else []
+            del left[entry.folder]
+    again = [read_entry(entry.folder, entry.version) for entry in left.values() if entry.version] if locks else []
+    dead = _dead_locks(again, young)
     gone = sum(dry_run or remove_lock(entry, lock, young) for entry, lock in dead)
-    stayed = len(going) - sum(removed.values())
-    told = {"folder": place, "removed": dict(removed), "bytes": freed, "locks": gone, "in_use": stayed}
+    told = {
+        "folder": place,
+        "removed": dict(removed),
+        "bytes": freed,
+        "locks": gone,
+        "in_use": len(going) - sum(removed.values()),
+        "unreadable": sum(entry.state == UNREADABLE for entry in entries),
+    }
     if as_json:
         presentation.print_json({**told, "dry_run": dry_run})
         return
@@ -187,15 +197,14 @@ def _is_only_failed(entry: StockEntry) -> bool:
     return entry.state == FAILED and not (DONE in entry.sizes and entry.sizes.get(NEFF))
 
 
-def _is_dead(entry: StockEntry, lock: str, young: float) -> bool:
-    return not lock_holder(entry, lock, Processes(), young)
+def _dead_locks(entries: list[StockEntry], young: float) -> list[tuple[StockEntry, str]]:
+    owners = _locks(entries, young)
+    return [(entry, lock) for entry in entries for lock in entry.locks if not owners[lock]]
 
 
 def _goes(entry: StockEntry, young: float, *, dry_run: bool) -> bool:
-    if dry_run:
-        processes = Processes()
-        return not any(lock_holder(entry, lock, processes, young) for lock in entry.locks)
-    return remove_entry(entry, (FAILED, FINISHED, PENDING, UNFINISHED) if entry.state != FAILED else (FAILED,), young)
+    states = (FAILED, FINISHED, PENDING, UNFINISHED) if entry.state != FAILED else (FAILED,)
+    return (may_go if dry_run else remove_entry)(entry, states, young)
 
 
 def _other_versions(entries: list[StockEntry]) -> list[StockEntry]:
@@ -203,7 +212,8 @@ def _other_versions(entries: list[StockEntry]) -> list[StockEntry]:
     installed = installed_version()
     if not installed:
         raise ConfigurationError("there is no compiler here, so it is not known which versions are old")
-    return [entry for entry in entries if entry.version not in ("", installed) and entry.state != TRACED]
+    kept = ("", installed)
+    return [entry for entry in entries if entry.version not in kept and entry.state not in (TRACED, UNREADABLE)]
 
 
 def _ask(entries: list[StockEntry]) -> None:
@@ -221,4 +231,6 @@ def _say(told: "dict[str, Any]", *, dry_run: bool) -> None:
     said += f" ({presentation.size(told['bytes'])}) and {presentation.plural(told['locks'], 'lock')}"
     if told["in_use"]:
         said += f"; {presentation.number(told['in_use'])} in use {'stays' if told['in_use'] == 1 else 'stay'}"
+    if told["unreadable"]:
+        said += f"; {presentation.number(told['unreadable'])} that cannot be read {'stays' if told['unreadable'] == 1 else 'stay'}"
     presentation.write(f"{said} in {told['folder']}\n")

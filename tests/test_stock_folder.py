@@ -1,6 +1,7 @@
 """A stock cache's folder: what is in it, and what may go of it."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import pytest
 from cli_remotes import answer, ns
 from conftest import VERSION
+from doctors import powerless
 from stock_setup import FLAGS, FOLDER, graph, module_name, stock, write_entry
 
 from neuron_store.store.stock import cleanup as removal
@@ -23,7 +25,7 @@ LOCKED = f"MODULE_{OURS}4+d7517139"
 def age(path, seconds=7200):
     """Make all files below a folder that old."""
     for each in [path, *path.rglob("*")]:
-        os.utime(each, (time.time() - seconds,) * 2)
+        os.utime(each, (time.time() - seconds,) * 2, follow_symlinks=False)
     return path
 
 
@@ -187,3 +189,123 @@ def test_locks_are_told_apart_from_files_of_other_names(host, cache):
         fcntl.flock(file, fcntl.LOCK_EX)
         told = answer(host, "stock", "status", cache)
     assert [lock["holder"] for lock in told["locks"]] == ["a process has it locked"]
+
+
+DANGLING = ("0", "a", "m", "model", "q", "tmp1", "zz")  # wherever a folder's listing has them
+
+
+def held(host, lock):
+    """A process that has a lock file locked, and does not name it on its command line."""
+    code = "import fcntl, time; f = open(input(), 'rb'); fcntl.flock(f, 2); print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=host.work
+    )
+    holder.stdin.write(f"{lock}\n".encode())
+    holder.stdin.flush()
+    assert holder.stdout.readline() == b"held\n"
+    return holder
+
+
+def with_dangling_links(entry, names=DANGLING):
+    for name in names:
+        (entry / name).symlink_to("/nowhere/at/all")
+    return entry
+
+
+def test_a_link_that_leads_nowhere_hides_no_lock(host, cache):
+    entry = with_dangling_links(write_entry(cache / f"neuronxcc-2.1.0.0+aa/MODULE_{OURS}7+d7517139", graph(7), FLAGS))
+    (entry / LOCK).touch()
+    age(cache)
+    holder = held(host, entry / LOCK)
+    try:
+        told = answer(host, "stock", "cleanup", cache, "--old-versions", "--yes", "--locks")
+        assert (told["removed"], told["in_use"]) == ({"finished": 1}, 1)
+        assert (entry / LOCK).exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert [lock["held"] for lock in answer(host, "stock", "status", cache)["locks"]] == [False]
+    assert answer(host, "stock", "cleanup", cache, "--locks")["locks"] == 1
+    assert not (entry / LOCK).exists()
+
+
+def test_a_link_of_no_importance_does_not_unfinish_an_entry(tmp_path):
+    entry = with_dangling_links(write_entry(tmp_path / FOLDER / "MODULE_7+d7517139", b"graph", FLAGS, neff=b"NEFF"))
+    read = read_entry(str(entry), VERSION)
+    assert read.state == "finished"
+    assert read.sizes["model.neff"] == 4
+    assert read.odd == set(DANGLING)
+
+
+PARTS = ("model.hlo_module.pb", "compile_flags.json", "model.neff", "wrapped_neff.hlo", "model.done", "model.log")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", ["dangling", "circle", "folder"])
+def test_a_part_that_is_there_and_cannot_be_had_makes_an_entry_unfinished(host, tmp_path, part, kind):
+    entry = write_entry(tmp_path / "cache" / FOLDER / "MODULE_7+d7517139", graph(7), FLAGS, neff=b"NEFF")
+    (entry / part).unlink(missing_ok=True)
+    if kind == "folder":
+        (entry / part).mkdir()
+    else:
+        (entry / part).symlink_to("/gone" if kind == "dangling" else part)
+    assert read_entry(str(entry), VERSION).state == "unfinished"
+
+
+def test_a_module_whose_wrapped_neff_cannot_be_had_is_not_imported(host, tmp_path):
+    entry = write_entry(tmp_path / "cache" / FOLDER / "MODULE_7+d7517139", graph(7), FLAGS, neff=b"NEFF")
+    (entry / "wrapped_neff.hlo").symlink_to("/gone")
+    told = answer(host, "import", tmp_path / "cache")
+    assert (told["imported"], told["left_out"]) == (0, {"unfinished": 1})
+
+
+def test_a_dry_run_says_what_happens(host, cache):
+    failed = cache / FOLDER / module_name(graph(OURS + 2), list(FLAGS))
+    (failed / LOCK).touch()
+    age(cache)
+    young = write_entry(cache / FOLDER / f"MODULE_{OURS}8+d7517139", graph(8), FLAGS)
+    (young / "model.log").write_text("failed just now")
+    dry = answer(host, "stock", "cleanup", cache, "--dry-run")
+    told = answer(host, "stock", "cleanup", cache)
+    assert {**dry, "dry_run": False} == told
+    assert (told["removed"], told["locks"], told["in_use"]) == ({"failed": 1}, 1, 1)
+
+
+def test_what_cannot_be_read_is_said_and_stays(host, cache):
+    (cache / "neuronxcc-2.13.0.0+aa").chmod(0)
+    (cache / FOLDER / LOCKED).chmod(0)
+    unable = powerless()
+    try:
+        versions = json.loads(limited(host, unable, "stock", "status", cache, "--json").stdout)["versions"]
+        assert (versions["2.13.0.0+aa"]["unreadable"], versions[VERSION]["unreadable"]) == (1, 1)
+        assert "unreadable" in limited(host, unable, "stock", "status", cache).stdout
+        cleaned = limited(host, unable, "stock", "cleanup", cache, "--old-versions", "--yes", "--locks").stdout
+        assert "2 that cannot be read stay" in cleaned
+        cache.chmod(0)
+        for command in (("stock", "status"), ("precompile",)):
+            done = limited(host, unable, *command, cache)
+            assert done.returncode == 1
+            assert f"{cache}: Permission denied" in done.stderr
+    finally:
+        for folder in (cache, cache / "neuronxcc-2.13.0.0+aa", cache / FOLDER / LOCKED):
+            folder.chmod(0o755)
+    assert (cache / FOLDER / LOCKED / LOCK).exists()
+
+
+def limited(host, unable, *words):
+    """Run a command without root's right to read everything."""
+    command = [*unable, sys.executable, "-m", "neuron_store.cli", *map(str, words)]
+    return subprocess.run(command, env=host.environ({}), cwd=host.work, capture_output=True, text=True, timeout=120)
+
+
+def test_another_users_lock_counts_as_held_while_it_is(host, cache):
+    lock = cache / FOLDER / LOCKED / LOCK
+    lock.chmod(0o444)
+    unable = powerless()
+    holder = held(host, lock)
+    try:
+        (told,) = json.loads(limited(host, unable, "stock", "status", cache, "--json").stdout)["locks"]
+        assert told["holder"] == "a process has it locked"
+    finally:
+        holder.kill()
+        holder.communicate()

@@ -33,21 +33,23 @@ def remove_lock(entry: StockEntry, lock: str, young: float) -> bool:
 def remove_entry(entry: StockEntry, states: "tuple[str, ...]", young: float) -> bool:
     """Remove an entry that is in one of `states` and used by nobody, as of now; return whether it is gone."""
     aside = f"{os.path.dirname(entry.folder)}/{_ASIDE}{entry.module}-{os.urandom(4).hex()}"
-    if not _may_go(read_entry(entry.folder, entry.version), states, young):
+    if not may_go(read_entry(entry.folder, entry.version), states, young):
         return False
     try:
         os.rename(entry.folder, aside)
     except OSError:
         return False
-    moved = StockEntry(aside, entry.version, entry.module, read_entry(aside, entry.version).sizes)
-    if not _may_go(moved, states, young):
+    moved = read_entry(aside, entry.version)
+    moved.module = entry.module
+    if not may_go(moved, states, young):
         _put_back(aside, entry.folder)
         return False
     shutil.rmtree(aside, ignore_errors=True)
     return True
 
 
-def _may_go(entry: StockEntry, states: "tuple[str, ...]", young: float) -> bool:
+def may_go(entry: StockEntry, states: "tuple[str, ...]", young: float) -> bool:
+    """Tell whether an entry is in one of `states` and used by nobody, as of now."""
     if entry.state == TRACED or entry.state not in states:
         return False
     processes = Processes()

@@ -1,5 +1,6 @@
 """The entries of a stock cache on disk, and what state each is in."""
 
+import errno
 import os
 import stat
 
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 FINISHED = "finished"  # whole
 FAILED = "failed"  # the compiler failed; the stock cache repeats that failure
 PENDING = "pending"  # a graph and its options, as neuron_parallel_compile collects them; or its compile goes on
-UNFINISHED = "unfinished"  # a part is missing, or empty
+UNFINISHED = "unfinished"  # a part is missing, empty, or a link that leads nowhere
+UNREADABLE = "unreadable"  # it, or the folder of its version, may not be looked into
 TRACED = "traced"  # a traced model
 OLD_LAYOUT = "old_layout"  # of the layout that does not tell the options
-STATES = (FINISHED, FAILED, PENDING, UNFINISHED, TRACED, OLD_LAYOUT)
+STATES = (FINISHED, FAILED, PENDING, UNFINISHED, UNREADABLE, TRACED, OLD_LAYOUT)
 
 _DEEPEST = 8  # folders between the one that is named and an entry
+_PARTS = (*GRAPHS, FLAGS, NEFF, WRAPPED_NEFF, DONE, FAILURE_LOG)
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class StockEntry:
@@ -42,22 +46,35 @@ class StockEntry:
     Attributes:
         folder: its path.
         version: of the compiler, without the prefix.
-        module: its name.
-        sizes: file name -> bytes, of its regular files.
+        module: its name; "" for all of a version whose folder may not be looked into.
+        sizes: file name -> bytes, of its regular files, also of those that links lead to.
+        odd: the names of what else is there: folders, pipes, links that lead nowhere.
+        unreadable: why it may not be looked into, "" if it may.
     """
 
-    __slots__ = ("folder", "module", "sizes", "version")
+    __slots__ = ("folder", "module", "odd", "sizes", "unreadable", "version")
 
-    def __init__(self, folder: str, version: str, module: str, sizes: "dict[str, int]") -> None:
+    def __init__(
+        self,
+        folder: str,
+        version: str,
+        module: str,
+        sizes: "dict[str, int]",
+        *,
+        odd: "Collection[str]" = (),
+        unreadable: str = "",
+    ) -> None:
         self.folder = folder
         self.version = version
         self.module = module
         self.sizes = sizes
+        self.odd = frozenset(odd)
+        self.unreadable = unreadable
 
     @property
     def name(self) -> str:
         """How messages and journals call it: `<version>/<module>`."""
-        return f"{self.version}/{self.module}"
+        return f"{self.version}/{self.module}" if self.module else self.version
 
     @property
     def graph(self) -> str:
@@ -72,12 +89,14 @@ class StockEntry:
     @property
     def state(self) -> str:
         """What state it is in, as far as its files' names and sizes tell."""
-        return state_of(self.module, self.sizes) if self.version else OLD_LAYOUT
+        if self.unreadable:
+            return UNREADABLE
+        return state_of(self.module, self.sizes, self.odd) if self.version else OLD_LAYOUT
 
     @property
     def locks(self) -> "list[str]":
-        """The paths of its lock files."""
-        return [self.path(name) for name in self.sizes if name.endswith(LOCK_SUFFIX)]
+        """The paths of its locks: files, or links that lead nowhere, which are in the way of others as well."""
+        return [self.path(name) for name in (*self.sizes, *sorted(self.odd)) if name.endswith(LOCK_SUFFIX)]
 
     def path(self, name: str) -> str:
         """Return the path of one of its files."""
@@ -91,10 +110,15 @@ class StockEntry:
         return decode_flags(data)
 
 
-def state_of(module: str, sizes: "dict[str, int]") -> str:
-    """Return the state of the entry `module` whose files have these sizes in bytes (by name; -1 where not known)."""
+def state_of(module: str, sizes: "dict[str, int]", odd: "Collection[str]" = ()) -> str:
+    """Return the state of the entry `module` whose files have these sizes in bytes (by name; -1 where not known).
+
+    `odd` are the names of what else is there. A part among them is one that is there and cannot be had.
+    """
     if not is_module(module):
         return TRACED if is_traced(module) else OLD_LAYOUT
+    if any(name in odd for name in _PARTS):
+        return UNFINISHED
     if FAILURE_LOG in sizes:
         return FAILED
     graph = any(sizes.get(name) for name in GRAPHS)
@@ -108,7 +132,8 @@ def state_of(module: str, sizes: "dict[str, int]") -> str:
 def find_entries(root: str) -> "Iterator[StockEntry]":
     """Yield the entries below `root`: a cache, a folder with caches in it, one version's folder, or one entry.
 
-    In order of their paths. What has other names, and folders that cannot be read, are passed over.
+    In order of their paths. What has other names is passed over, and so are folders that cannot be read; but a
+    version's is one entry, in the state UNREADABLE. Raises OSError if it is `root` that cannot be read.
     """
     root = os.path.abspath(root)
     parent, name = os.path.split(root)
@@ -116,28 +141,37 @@ def find_entries(root: str) -> "Iterator[StockEntry]":
     if version and name.startswith("MODULE_"):
         yield from _entry(root, version)
         return
-    yield from _find(root, _DEEPEST)
+    yield from _find(root, _folders(root), _DEEPEST)
 
 
-def _find(folder: str, depth: int) -> "Iterator[StockEntry]":
+def _find(folder: str, names: "Collection[str]", depth: int) -> "Iterator[StockEntry]":
     above = os.path.basename(folder)
     version, is_old = version_of(above), above.startswith(OLD_FOLDER_PREFIX)
-    for name in _folders(folder):
+    for name in names:
         path = f"{folder}/{name}"
         if version and name.startswith("MODULE_"):
             yield from _entry(path, version)
         elif is_old and name.startswith("MODULE_"):
             yield StockEntry(path, "", name, {})
         elif depth:
-            yield from _find(path, depth - 1)
+            yield from _look_below(path, depth - 1)
+
+
+def _look_below(folder: str, depth: int) -> "Iterator[StockEntry]":
+    try:
+        names = _folders(folder)
+    except OSError as error:
+        version = version_of(os.path.basename(folder))
+        if version and not _is_gone(error):
+            yield StockEntry(folder, version, "", {}, unreadable=error.strerror or str(error))
+        return
+    yield from _find(folder, names, depth)
 
 
 def _folders(folder: str) -> "Collection[str]":
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return ()
+    """Return the names of the folders in a folder. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
 def _entry(folder: str, version: str) -> "Iterator[StockEntry]":
@@ -148,13 +182,47 @@ def _entry(folder: str, version: str) -> "Iterator[StockEntry]":
 
 def read_entry(folder: str, version: str) -> StockEntry:
     """Return the entry in `folder`, which may be gone: then it has no files."""
-    sizes = {}
+    sizes: dict[str, int] = {}
+    odd: list[str] = []
+    unreadable = ""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    sizes[entry.name] = status.st_size
-    except OSError:
-        pass
-    return StockEntry(folder, version, os.path.basename(folder), sizes)
+                unreadable = _note(entry, sizes, odd) or unreadable
+    except OSError as error:
+        if not _is_gone(error):
+            unreadable = error.strerror or str(error)
+    return StockEntry(folder, version, os.path.basename(folder), sizes, odd=odd, unreadable=unreadable)
+
+
+def _note(entry: "os.DirEntry[str]", sizes: "dict[str, int]", odd: "list[str]") -> str:
+    """Note what stands in an entry's folder; return why it may not be looked at, "" if it may or does not matter.
+
+    Whatever is wrong with one name says nothing of the others, among which may be a lock.
+    """
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if not _is_there(entry.path):
+            return ""
+        odd.append(entry.name)
+        matters = entry.name in _PARTS or entry.name.endswith(LOCK_SUFFIX)
+        return (error.strerror or str(error)) if matters and error.errno not in _LEADS_NOWHERE else ""
+    if stat.S_ISREG(status.st_mode):
+        sizes[entry.name] = status.st_size
+    else:
+        odd.append(entry.name)
+    return ""
+
+
+def _is_there(path: str) -> bool:
+    """Tell whether something has this name, as far as can be told."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return not _is_gone(error)
+    return True
+
+
+def _is_gone(error: OSError) -> bool:
+    return error.errno in (errno.ENOENT, errno.ENOTDIR)

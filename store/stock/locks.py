@@ -2,7 +2,7 @@
 
 Others wait for it for hours. Nothing in it tells whose it is, so a lock is live if anything speaks for it:
 
-    locked   a process has it locked (flock, or fcntl)
+    locked   a process has it locked (flock, or fcntl), or we may not look whether one has
     open     a process of this host has it open
     owner    it names a process that lives
     compile  the command line of a process names the entry, or its module
@@ -11,6 +11,7 @@ Others wait for it for hours. Nothing in it tells whose it is, so a lock is live
 Sources: reports of stale locks, and of folders that hosts share by NFS.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -42,11 +43,15 @@ class Processes:
                 self._commands[pid] = os.fsdecode(file.read().replace(b"\0", b" "))
             if pid == os.getpid():
                 return
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                status = os.stat(f"/proc/{pid}/fd/{name}")
-                self._open[status.st_dev, status.st_ino] = pid
+            names = os.listdir(f"/proc/{pid}/fd")
         except OSError:
             return  # it ended, or is another user's
+        for name in names:
+            try:
+                status = os.stat(f"/proc/{pid}/fd/{name}")
+            except OSError:
+                continue  # it was closed, which says nothing of the others
+            self._open[status.st_dev, status.st_ino] = pid
 
     def opener(self, path: str) -> int:
         """Return a process that has the file open, 0 if none has."""
@@ -76,8 +81,8 @@ def lock_holder(entry: StockEntry, lock: str, processes: Processes, young: float
 
     `young` is in seconds: an entry that changed since is taken for someone's.
     """
-    if _is_locked(lock):
-        return "a process has it locked"
+    if locked := _locked_by(lock):
+        return locked
     if pid := processes.opener(lock):
         return f"process {pid} has it open"
     if pid := _named_owner(lock):
@@ -96,9 +101,9 @@ def entry_user(entry: StockEntry, processes: Processes, young: float) -> str:
 def last_change(entry: StockEntry) -> float:
     """Return when a file of the entry changed last, in Unix seconds; 0 if it has none."""
     times = [0.0]
-    for name in entry.sizes:
+    for name in (*entry.sizes, *entry.odd):
         try:
-            times.append(os.stat(entry.path(name)).st_mtime)
+            times.append(os.stat(entry.path(name), follow_symlinks=name in entry.sizes).st_mtime)
         except OSError:
             continue
     return max(times)
@@ -119,22 +124,36 @@ def file_system(path: str) -> str:
         return ""
 
 
-def _is_locked(path: str) -> bool:
+def _locked_by(path: str) -> str:
+    """Say that a lock file is locked, or that nobody lets us look; "" if it is not locked."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        descriptor, kind = _open_lock(path)
+    except PermissionError:
+        return "we may not look at it"
     except OSError:
-        return False
+        return ""
     try:
         # Either kind of lock; on most file systems the two do not see each other.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return "a process has it locked"
     except OSError:
-        return False
+        return ""
     finally:
         os.close(descriptor)
-    return False
+    return ""
+
+
+def _open_lock(path: str) -> "tuple[int, int]":
+    """Return a lock file, open, and the kind of lock that it can be tried with. Raises OSError."""
+    how = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | how), fcntl.LOCK_EX
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    return os.open(path, os.O_RDONLY | how), fcntl.LOCK_SH  # another user's
 
 
 def _named_owner(path: str) -> int:
