@@ -97,17 +97,21 @@ class Pool:
             self._end_all()
 
     def _begin(self, job: Job) -> None:
+        """Begin a job, its graph in a folder of its own: whatever its name is, nothing is written through it."""
         self._begun += 1
         folder = self._folder / str(self._begun)
-        folder.mkdir()
-        graph = folder / job.link
+        graph = folder / "input" / job.link
+        work = folder / "work"
+        graph.parent.mkdir(parents=True)
+        work.mkdir()
         graph.symlink_to(job.graph)
-        words = ["compile", "--framework=XLA", str(graph), "--output", str(folder / "out.neff"), *job.flags]
+        # Without a log file's option, which the options of an exported entry would tell: it goes to `work` by default.
+        words = ["compile", "--framework=XLA", str(graph), "--output", str(work / "out.neff"), *job.flags]
         with open(folder / "stderr", "wb") as stderr:
             process = subprocess.Popen(
-                ["neuronx-cc", *words, f"--logfile={folder}/log-neuron-cc.txt", "--verbose=35"],
+                ["neuronx-cc", *words, "--verbose=35"],
                 executable=self._launcher,
-                cwd=folder,
+                cwd=work,
                 env={**self._environ, "NEURON_STORE_RUN": f"{self._run}-{self._begun}"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -117,13 +121,14 @@ class Pool:
 
     def _end(self, running: Running, *, write_back: bool) -> Done:
         done = Done(running.job, running.process.returncode, time.monotonic() - running.begun)
-        neff = running.folder / "out.neff"
+        work = running.folder / "work"
+        neff = work / "out.neff"
         if done.code == 0 and not neff.exists():
             done.code, done.said = 1, "the compiler made no NEFF"
         elif done.code:
             done.said = _last_line(running.folder / "stderr")
         elif write_back and running.job.entry is not None:
-            done.in_the_way = _write_back(running.job, neff, running.folder / WRAPPED_NEFF)
+            done.in_the_way = _write_back(running.job, neff, work / WRAPPED_NEFF)
             done.written = not done.in_the_way
         shutil.rmtree(running.folder, ignore_errors=True)
         return done

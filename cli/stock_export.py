@@ -13,9 +13,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import readable_store, settings
+from neuron_store.cli.context import events_of, readable_store, settings
 from neuron_store.cli.remotes import named_location, open_location, require_online
-from neuron_store.cli.stock_export_entries import FORMS, RECORDED, ExportEntry, NotExportable, as_entry
+from neuron_store.cli.stock_export_entries import FORMS, RECORDED, ExportEntry, NotExportable, as_entry, further_modules
 from neuron_store.cli.stock_reasons import print_reasons
 from neuron_store.cli.stock_upload import StockUpload, UploadEntry
 from neuron_store.shim.settings import Settings
@@ -128,9 +128,10 @@ def export(
 def _entries(
     made: Exported, layout: Layout, keys: list[str], form: str, compiler: str, *, unprovable: bool
 ) -> Iterator[ExportEntry]:
+    modules = further_modules(events_of(layout))
     for key in keys:
         try:
-            entry = as_entry(layout, key, form, unprovable=unprovable)
+            entry = as_entry(layout, key, form, modules.get(key, ()), unprovable=unprovable)
         except NotExportable as answer:
             made.left_out[str(answer)] += 1
             continue

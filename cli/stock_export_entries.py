@@ -1,17 +1,19 @@
 """What a result is as an entry of a stock cache: under which name its callers look for it, and with which options."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from neuron_store.store.blobs import write_blob
 from neuron_store.store.direct import Output
 from neuron_store.store.errors import CorruptEntry
+from neuron_store.store.events import Event
 from neuron_store.store.layout import Layout, write_all
 from neuron_store.store.remotes.base import FOLDER_PREFIX, UNVERSIONED, version_folder
 from neuron_store.store.results import Result, load_result
-from neuron_store.store.stock.command import flags_of, module_of
-from neuron_store.store.stock.flags import encode_flags, json_hash, words_hash
-from neuron_store.store.stock.names import FLAGS, GRAPHS, NEFF, WRAPPED_NEFF
+from neuron_store.store.stock.command import flags_of, lacks_logfile, module_of
+from neuron_store.store.stock.flags import encode_flags, fits, json_hash, words_hash
+from neuron_store.store.stock.names import FLAGS, GRAPHS, NEFF, WRAPPED_NEFF, flags_hash_of, module_in
 
 # Which hash of the options an entry's name ends with.
 RECORDED, JSON, WORDS, BOTH = "recorded", "json", "words", "both"
@@ -27,7 +29,7 @@ class ExportEntry:
     """A result as an entry.
 
     Attributes:
-        names: `neuronxcc-<version>/<module>`, one for each form of the hash.
+        names: `neuronxcc-<version>/<module>`, one for each module and form of the hash.
         files: file name -> what writes it to an open file.
         has_graph: whether its graph was kept.
     """
@@ -40,10 +42,20 @@ class ExportEntry:
     size: int
 
 
-def as_entry(layout: Layout, key: str, form: str, *, unprovable: bool) -> ExportEntry:
-    """Return the result of `key` as an entry. Raises NotExportable.
+def further_modules(events: Iterable[Event]) -> dict[str, set[str]]:
+    """Return key -> the modules under which callers asked for it, as far as events still tell."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for event in events:
+        key, module = event.fields.get("key", ""), module_in(event.fields.get("module", ""))
+        if key and module:
+            found[key].add(module)
+    return found
 
-    With `unprovable`, also one that depends on what an entry does not tell.
+
+def as_entry(layout: Layout, key: str, form: str, further: Collection[str] = (), *, unprovable: bool) -> ExportEntry:
+    """Return the result of `key` as an entry, also under those of the `further` modules that are of its options.
+
+    With `unprovable`, also one that depends on what an entry does not tell. Raises NotExportable.
     """
     try:
         result = load_result(layout, key)
@@ -67,7 +79,10 @@ def as_entry(layout: Layout, key: str, form: str, *, unprovable: bool) -> Export
     if "wrapped_neff" in outputs:
         files[WRAPPED_NEFF] = _writer(layout, outputs["wrapped_neff"])
     size = sum(outputs[role].size for role in ("neff", "wrapped_neff") if role in outputs)
-    names = [f"{folder}/{name}" for name in _names(module, flags, form)]
+    proven = lacks_logfile(result) or fits(flags, flags_hash_of(module))
+    modules = [module] if proven else []
+    modules += [name for name in sorted(further) if name != module and fits(flags, flags_hash_of(name))]
+    names = [f"{folder}/{name}" for name in _names(module, modules, flags, form)]
     return ExportEntry(key, _version_of(result), names, files, graph is not None, size + (graph.size if graph else 0))
 
 
@@ -92,13 +107,18 @@ def _module_of(result: Result) -> tuple[str, list[str]]:
     return module, flags
 
 
-def _names(module: str, flags: list[str], form: str) -> list[str]:
-    """Return the names of the entry. Raises NotExportable if the recorded one is of other options."""
+def _names(module: str, proven: list[str], flags: list[str], form: str) -> list[str]:
+    """Return the names of the entry; of `proven` modules it is known that their names are of these options.
+
+    Raises NotExportable if recorded names are wanted, and there are none but of other options.
+    """
     if form == RECORDED:
-        return [module]
-    hlo = module.rpartition("+")[0]
+        if not proven:
+            raise NotExportable("flags_differ")
+        return proven
     hashes = {JSON: [json_hash(flags)], WORDS: [words_hash(flags)], BOTH: [json_hash(flags), words_hash(flags)]}
-    return list(dict.fromkeys(f"{hlo}+{digest}" for digest in hashes[form]))
+    graphs = [name.rpartition("+")[0] for name in (module, *proven)]
+    return list(dict.fromkeys(f"{graph}+{digest}" for graph in graphs for digest in hashes[form]))
 
 
 def _kept_graph(result: Result) -> "Output | None":

@@ -21,7 +21,7 @@ REASONS = {
     "file_option": "an option names a file, whose content when it was compiled nobody knows",
     "no_module": "its caller gave it no module's name, by which a stock cache would find it",
     "no_flags": "the options as they were written are not known: it was made elsewhere",
-    "flags_differ": "its options do not give the hash that its module's name ends with",
+    "flags_differ": "its options do not give the hash that its module's name ends with; --flags-hash names it after them",
     "no_graph": "its graph was not kept (see the setting keep_inputs_bytes)",
     "no_version": "its compiler tells no version, after which a folder could be named",
     "environment": "its key has variables, of which an entry does not tell; --unprovable takes it all the same",

@@ -212,11 +212,9 @@ class StockUpload:
                 there = self._look(left)
             except RemoteUnavailable as error:
                 return str(error)
+            # The answer may have been lost, and not the commit.
             arrived = [entry for entry in left if all(path in there for path in entry.paths())]
-            if isinstance(fault, RemoteConflict):
-                self.made.left_out[PRESENT] += len(arrived)  # another writer's
-            else:
-                sent += arrived  # the answer was lost, and not the commit
+            sent += arrived
             left = self._readable([entry for entry in left if entry not in arrived])
             if not left:
                 break

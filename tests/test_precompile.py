@@ -80,6 +80,27 @@ def test_a_log_file_of_the_entry_is_not_written(host, tmp_path):
     assert not log.exists()
 
 
+@pytest.mark.parametrize("name", ["out.neff", "stderr", "log-neuron-cc.txt", "wrapped_neff.hlo", "work"])
+def test_a_graph_is_never_written_to_whatever_its_name_is(host, name):
+    path = host.model(f"graphs/{name}", graph())
+    printed = json.dumps([["e", "said"]])
+    ns(host, "precompile", path, "--", *FLAGS, STANDIN_WRAPPED="w", STANDIN_LOG="x", STANDIN_PRINT=printed)
+    assert len(host.runs) == 1
+    assert path.read_bytes() == graph()
+    assert [each.name for each in path.parent.iterdir()] == [name]
+
+
+def test_what_was_precompiled_is_exported_with_the_options_of_its_entry(host, tmp_path):
+    (model,) = collected(host, tmp_path / "cache", 1)
+    ns(host, "precompile", tmp_path / "cache")
+    for form in ("recorded", "json", "words"):
+        assert answer(host, "export", tmp_path / form, "--flags-hash", form)["exported"] == 1
+        (written,) = (tmp_path / form).rglob("compile_flags.json")
+        assert json.loads(written.read_text()) == list(FLAGS)
+    assert stock(host, tmp_path / "json", model, shim=False)[0] == "hit"
+    assert len(host.runs) == 1
+
+
 def test_the_longest_goes_first(host, tmp_path):
     cache = tmp_path / "cache"
     models = collected(host, cache, 4)

@@ -7,7 +7,7 @@ import pytest
 from cli_remotes import answer, ns
 from conftest import VERSION
 from loopback_hub import Status
-from stock_setup import FLAGS, FOLDER, graph, module_name, stock, write_entry
+from stock_setup import FLAGS, FOLDER, graph, module_name, renamed, stock, write_entry
 
 REPO = "alice/cache"
 
@@ -112,6 +112,49 @@ def test_what_no_caller_would_look_for_or_should_not_find_is_told(host, tmp_path
     assert told["exported"] == 0
     assert told["left_out"] == {"no_module": 1, "environment": 1, "no_target": 1, "file_option": 1}
     assert answer(host, "export", tmp_path / "stock", "--unprovable")["exported"] == 3
+
+
+def test_a_result_whose_options_are_not_those_of_its_name_is_left_out(host, tmp_path):
+    """Whoever asks by the name wants other options."""
+    module = module_name(graph(), list(FLAGS))
+    model = host.model(f"model.{module}.hlo_module.pb", graph())
+    others = ["--target=trn1", "--model-type=transformer", "-O2"]
+    host.cc("compile", "--framework=XLA", model, "--output", "o.neff", *others, "--verbose=35")
+    assert answer(host, "export", tmp_path / "stock")["left_out"] == {"flags_differ": 1}
+    assert list(tmp_path.glob("stock/*")) == []
+    assert answer(host, "export", tmp_path / "stock", "--flags-hash", "json")["exported"] == 1
+    assert [path.name for path in (tmp_path / "stock" / FOLDER).iterdir()] == [module_name(graph(), others)]
+    assert stock(host, tmp_path / "stock", host.model("g.pb", graph()), shim=False)[0] == "compiled"
+
+
+@pytest.mark.parametrize("given", [["--logfile=/there/log"], ["--logfile", "/there/log"], ["--verbose=35"]])
+def test_options_that_count_for_no_key_are_known_by_the_hash(host, tmp_path, given):
+    model = host.model("graph.pb", graph())
+    flags = [*FLAGS, *given]
+    stock(host, tmp_path / "first", model, *flags)
+    assert answer(host, "export", tmp_path / "stock")["exported"] == 1
+    assert stock(host, tmp_path / "stock", model, *flags, shim=False)[0] == "hit"
+    (written,) = (tmp_path / "stock").rglob("compile_flags.json")
+    assert json.loads(written.read_text()) == flags
+
+
+def test_a_log_file_that_only_the_command_named_is_no_option_of_the_module(host, tmp_path):
+    module = module_name(graph(), list(FLAGS))
+    model = host.model(f"model.{module}.hlo_module.pb", graph())
+    host.cc("compile", "--framework=XLA", model, "--output", "o.neff", *FLAGS, "--logfile=x.txt", "--verbose=35")
+    assert answer(host, "export", tmp_path / "stock")["exported"] == 1
+    (written,) = (tmp_path / "stock" / FOLDER / module).glob("compile_flags.json")
+    assert json.loads(written.read_text()) == list(FLAGS)
+
+
+def test_a_module_is_exported_under_every_name_that_was_asked_for(host, tmp_path):
+    first, second = host.model("a.pb", graph()), host.model("b.pb", renamed(graph()))
+    neffs = [stock(host, tmp_path / "first", model)[1] for model in (first, second)]
+    assert len(host.runs) == 1
+    assert answer(host, "export", tmp_path / "stock")["exported"] == 2
+    for model, neff in zip((first, second), neffs, strict=True):
+        assert stock(host, tmp_path / "stock", model, shim=False) == ("hit", neff)
+    assert len(host.runs) == 1
 
 
 def test_imported_modules_are_exported_as_they_were(host, tmp_path):

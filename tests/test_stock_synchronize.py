@@ -16,7 +16,6 @@ from loopback_hub import Drop, Status
 from stock_setup import FLAGS, FOLDER, graph, module_name, stock, write_entry
 
 from neuron_store.cli.stock_upload import StockUpload, UploadEntry
-from neuron_store.store.errors import RemoteConflict
 from neuron_store.store.remotes.base import RemoteFile
 
 REPO = "alice/cache"
@@ -296,15 +295,3 @@ def test_a_module_that_goes_away_on_its_way_keeps_no_other_from_going(tmp_path):
     made = uploaded(remote := Contested(lambda _remote: gone.unlink(missing_ok=True)), entries)
     assert (made.entries, made.left, made.left_out) == (2, 0, {"unfinished": 1})
     assert set(remote.files) == whole(0) | whole(2)
-
-
-def test_what_another_writer_brought_meanwhile_counts_as_there(tmp_path):
-    entries = entries_of(tmp_path, 2)
-
-    def another(remote):
-        if not remote.files:
-            remote.files |= dict.fromkeys(entries[0].paths())
-            raise RemoteConflict("another commit came between", None)
-
-    made = uploaded(Contested(another), entries)
-    assert (made.entries, made.commits, made.left_out) == (1, 1, {"present": 1})

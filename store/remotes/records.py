@@ -17,7 +17,8 @@ Grammar, version 1: a JSON object of at most LARGEST_RECORD bytes.
     created           Unix seconds
     neuron_store      the version that made it
     stock             may be missing: the module that its caller looked for in a stock cache, and the options as they were
-                      written, without a log file's, if nothing in them is private: for `neuron-store export` elsewhere
+                      written, without a log file's, if nothing in them is private: for `neuron-store export` elsewhere;
+                      without_logfile is true where they had one, with which they give the hash of the module's name
 
 The blobs are the local store's own files, byte for byte. Text that a compile printed is uploaded without private
 names, so it may differ from the local one; a NEFF is uploaded as the compiler made it.
@@ -39,9 +40,9 @@ from neuron_store.store.layout import BLOB_LENGTH, KEY_LENGTH, is_hex
 from neuron_store.store.remotes.base import FOLDER_PREFIX, Addition, record_path, remote_blob_path, version_folder
 from neuron_store.store.remotes.stored_bytes import content_fault, measure_stored
 from neuron_store.store.results import Result, checked_component
-from neuron_store.store.stock.command import flags_of, module_of
-from neuron_store.store.stock.flags import without_logfile
-from neuron_store.store.stock.names import is_module
+from neuron_store.store.stock.command import WITHOUT_LOGFILE, flags_of, lacks_logfile, module_of
+from neuron_store.store.stock.flags import fits, without_logfile
+from neuron_store.store.stock.names import flags_hash_of, is_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,10 +265,15 @@ def _stock_of(result: Result, names: "PrivateNames") -> "dict[str, Any] | None":
     module, flags = module_of(result), flags_of(result)
     if not is_module(module) or flags is None:
         return None
-    flags = without_logfile(flags)
-    if len(flags) > _MOST_FLAGS or any(names.redact(flag) != flag or _visible(flag) != flag for flag in flags):
+    shared = without_logfile(flags)
+    if len(shared) > _MOST_FLAGS or any(names.redact(flag) != flag or _visible(flag) != flag for flag in shared):
         return None
-    return {"module": module, "flags": flags}
+    lacking = lacks_logfile(result) or (shared != flags and fits(flags, flags_hash_of(module)))
+    return _stock(module, shared, lacking=lacking)
+
+
+def _stock(module: str, flags: "list[str]", *, lacking: bool) -> "dict[str, Any]":
+    return {"module": module, "flags": flags, **({WITHOUT_LOGFILE: True} if lacking else {})}
 
 
 def _own_folders(result: Result) -> "Iterator[str]":
@@ -417,7 +423,7 @@ def _decode_stock(entry: "Any") -> "dict[str, Any]":  # noqa: ANN401 - JSON
     flags = _listed(entry["flags"], _MOST_FLAGS)
     if not is_module(module) or not all(type(flag) is str and flag.isprintable() for flag in flags):
         raise ValueError("its module is none")
-    return {"module": module, "flags": flags}
+    return _stock(module, flags, lacking=entry.get(WITHOUT_LOGFILE) is True)
 
 
 def _decode_blob(entry: "Any", largest: int, kind: str) -> StoredBlob:  # noqa: ANN401 - JSON

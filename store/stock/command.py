@@ -1,6 +1,6 @@
 """The options that libneuronxla was given, of the command line that it made of them."""
 
-from neuron_store.store.stock.flags import fits
+from neuron_store.store.stock.flags import fits, without_logfile
 from neuron_store.store.stock.names import flags_hash_of, module_in
 
 TYPE_CHECKING = False
@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuron_store.store.results import Result
+
+# In a record's stock entry: the options' log file was left out, with which they give the hash of the module's name.
+WITHOUT_LOGFILE = "without_logfile"
 
 _VERBOSE = "--verbose=35"
 _VALUED = ("--framework", "--output", "-o")  # what it adds, besides the graph and the last --verbose
@@ -35,12 +38,31 @@ def flags_of(result: "Result") -> "list[str] | None":
     return next((flags for flags in candidates if fits(flags, wanted)), candidates[0])
 
 
+def lacks_logfile(result: "Result") -> bool:
+    """Tell whether a log file's option is missing in a result's options, with which they give its module's hash."""
+    stock = result.provenance.get("stock")
+    return isinstance(stock, dict) and stock.get(WITHOUT_LOGFILE) is True
+
+
 def _graph_of(result: "Result") -> str:
     return str(result.input.get("path") or result.input.get("name") or "")
 
 
 def _candidates(words: "list[str]", graph: str) -> "Iterator[list[str]]":
-    """Yield what the options may have been: a --target that came from elsewhere is not theirs; a hash tells."""
+    """Yield what the options may have been, the whole first; a hash tells.
+
+    Not theirs may be: a --target that came from elsewhere, a log file's option, and the last --verbose, which they may
+    have had as well.
+    """
+    kept = _kept(words, graph)
+    for targeted in (kept, _without_joined_target(kept), _without_target(kept)):
+        for logged in (targeted, without_logfile(targeted)):
+            yield logged
+            yield [*logged, _VERBOSE]
+
+
+def _kept(words: "list[str]", graph: str) -> "list[str]":
+    """Return the words but for those that libneuronxla adds."""
     kept: list[str] = []
     skip = False
     for place, word in enumerate(words):
@@ -51,8 +73,13 @@ def _candidates(words: "list[str]", graph: str) -> "Iterator[list[str]]":
         if place == len(words) - 1 and word == _VERBOSE:
             continue
         kept.append(word)
-    yield kept
-    yield [*kept, _VERBOSE]
-    without = [word for word in kept if not word.startswith("--target=")]
-    yield without
-    yield [word for place, word in enumerate(without) if "--target" not in (word, without[place - 1] if place else "")]
+    return kept
+
+
+def _without_joined_target(words: "list[str]") -> "list[str]":
+    return [word for word in words if not word.startswith("--target=")]
+
+
+def _without_target(words: "list[str]") -> "list[str]":
+    joined = _without_joined_target(words)
+    return [word for place, word in enumerate(joined) if "--target" not in (word, joined[place - 1] if place else "")]
