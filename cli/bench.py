@@ -27,7 +27,9 @@ def bench(
         list[Path] | None,
         typer.Argument(metavar="[HLO]…", help="HLO files, or folders of them; by default a small built-in set."),
     ] = None,
-    flags: Annotated[str, typer.Option(help="Options for the compiler, as one string: '--target=trn1 -O1'.")] = "",
+    flags: Annotated[
+        str, typer.Option(help="Options for the compiler, as one string: '--target=trn1 -O1'; \"\" for none.")
+    ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="How often each caller's form asks again.")] = 3,
     plot: Annotated[Path | None, typer.Option(help="Draw compile against hit time to this PNG or SVG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

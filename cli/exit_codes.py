@@ -24,6 +24,7 @@ EXIT_CODES = {
     143: "SIGTERM. 128 and its number for other signals, as a shell has it.",
 }
 PASSED_ON = "`run` and `add` end with the exit code of the command that they ran, whatever it is, if it is not 0."
+_EMPTY = "A value that is empty, as an unset variable leaves it, makes the command line a wrong one unless help tells its meaning."
 
 
 def document() -> str:
@@ -40,6 +41,7 @@ def document() -> str:
         *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
         "",
         PASSED_ON,
+        _EMPTY,
         "Answers go to stdout, all else to stderr. With `--json`, stdout is one JSON document, or empty.",
         "",
         "## Errors by their names",

@@ -1,4 +1,7 @@
-"""What `--help` shows: plain text that fits the terminal, the same for every command, with examples at its end."""
+"""What all commands have alike: how they read their command lines, and what `--help` shows.
+
+Help is plain text that fits the terminal, with examples at its end.
+"""
 
 import shutil
 import sys
@@ -11,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from neuron_store.cli import presentation
 from neuron_store.cli.command_tree import Command, Parameter, describe
+from neuron_store.cli.empty_values import refuse_empty_values
 from neuron_store.cli.examples import EXAMPLES
 
 _WIDEST = 100  # columns; longer lines are hard to read
@@ -19,27 +23,35 @@ _TERM = 24  # columns at most for what is explained, before the explanation begi
 
 
 def build(app: typer.Typer) -> Any:  # noqa: ANN401 - a command of click, or of typer's own copy of it
-    """Return the program of `app`, all of whose commands show help as it is here."""
+    """Return the program of `app`, all of whose commands show help, and take values, as it is here."""
     _dress(app)
     return typer.main.get_command(app)
 
 
 def _dress(app: typer.Typer) -> None:
-    app.info.cls = _with_help(app.info.cls, TyperGroup)
+    app.info.cls = _as_ours(app.info.cls, TyperGroup)
     for command in app.registered_commands:
-        command.cls = _with_help(command.cls, TyperCommand)
+        command.cls = _as_ours(command.cls, TyperCommand)
     for group in app.registered_groups:
         if group.typer_instance is not None:
             _dress(group.typer_instance)
 
 
-def _with_help(given: Any, usual: Any) -> Any:  # noqa: ANN401 - a class, or typer's word for none
+def _as_ours(given: Any, usual: Any) -> Any:  # noqa: ANN401 - a class, or typer's word for none
     base = given if isinstance(given, type) else usual
-    return base if issubclass(base, _Help) else type(base.__name__, (_Help, base), {})
+    return base if issubclass(base, _Ours) else type(base.__name__, (_Ours, base), {})
 
 
-class _Help:
+class _Ours:
     """Goes before a class of commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as above
+        """Read the command line, but for empty values; raise click's usage error where it is wrong."""
+        given = list(args)  # click takes words out of it
+        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc] # the class that comes after it has it
+        if not ctx.resilient_parsing:
+            refuse_empty_values(ctx, given)
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
         """Write the command's help into click's formatter."""

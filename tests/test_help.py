@@ -1,5 +1,6 @@
 """Help, usage errors and their exit codes: of every command there is, also of those that come later."""
 
+import json
 import os
 import re
 import shlex
@@ -42,16 +43,17 @@ def test_every_command_has_two_to_four_examples_in_its_help(name):
 def test_every_example_is_a_command_line_that_the_program_takes(name):
     for _, line in EXAMPLES[name]:
         context, arguments = PROGRAM_BUILT, argv_of(line)
-        parent = None
+        parent, word = None, PROGRAM
         while True:
             if arguments == ["--help"]:
                 break
             # Raises for an option or a number of arguments that the command does not take; runs nothing.
-            parent = context.make_context(PROGRAM, arguments, parent=parent)
+            parent = context.make_context(word, arguments, parent=parent)
             rest = [*getattr(parent, "_protected_args", []), *parent.args]
             if not getattr(context, "commands", None) or not rest:
                 break
-            context, arguments = context.commands[rest[0]], rest[1:]
+            word, arguments = rest[0], rest[1:]
+            context = context.commands[word]
         said = " ".join(argv_of(line))
         assert not name or said == name or said.startswith(name + " "), line
 
@@ -126,6 +128,75 @@ def test_a_command_line_that_is_wrong_ends_with_2_and_says_what_would_be_right(h
     assert said.lower() in done.stderr.lower()
     assert "-h' for help" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+MEANINGFUL = {("bench", "--flags"), ("list", "--model"), ("config set", "VALUE")}
+VALUES = [(name, option.names[-1]) for name, command in COMMANDS.items() for option in command.options if option.value]
+ARGUMENTS = [
+    (name, argument.value)
+    for name, command in COMMANDS.items()
+    for argument in command.arguments
+    if not command.takes_command
+]
+
+
+def refusal(name, *words):
+    """What the program says of a command line; it runs nothing."""
+    command, context, word = PROGRAM_BUILT, None, PROGRAM
+    arguments = [*name.split(), *words]
+    try:
+        while True:
+            context = command.make_context(word, arguments, parent=context)
+            rest = [*getattr(context, "_protected_args", []), *context.args]
+            if not getattr(command, "commands", None) or not rest:
+                return ""
+            word, arguments = rest[0], rest[1:]
+            command = command.commands[word]
+    except Exception as error:  # of click, or of typer's own copy of it
+        assert error.exit_code == 2
+        return error.format_message()
+
+
+@pytest.mark.parametrize(("name", "option"), VALUES)
+def test_an_empty_value_of_an_option_is_refused_but_where_it_has_a_meaning(name, option):
+    said = refusal(name, option, "")
+    assert bool(said) == ((name, option) not in MEANINGFUL), said
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_an_empty_argument_is_refused_but_where_it_has_a_meaning(name, argument):
+    needed = [item.value for item in COMMANDS[name].arguments]
+    said = refusal(name, *["" if item == argument else "x" for item in needed])
+    assert bool(said) == ((name, argument) not in MEANINGFUL), said
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        (["verify", "--remote", ""], "--remote"),
+        (["verify", "--key="], "--key"),
+        (["gc", "--older-than", "", "--yes"], "--older-than"),
+        (["gc", "--max-count", "0", "-m", ""], "--model"),
+        (["gc", "--max-count", "0", "--compiler", ""], "--compiler"),
+        (["list", ""], "REMOTE"),
+        (["show", ""], "KEY"),
+        (["stats", "--prometheus", ""], "--prometheus"),
+        (["stats", "--since", ""], "--since"),
+        (["report", "-o", ""], "--output"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_an_unset_variable_in_a_script_is_an_error_and_changes_nothing(host, words, called):
+    host.cc("compile", "--framework=XLA", "--target=trn1", host.model(), "--output=o.neff")
+    done = host.cli(*words, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert called in done.stderr
+    assert "is empty: give a value, or leave it out" in done.stderr
+    assert len(json.loads(host.cli("list", "--json").stdout)) == 1
+
+
+def test_words_of_another_program_may_be_empty(host):
+    assert host.cli("run", "--", "printf", "<%s>", "").stdout == "<>"
 
 
 @every_command

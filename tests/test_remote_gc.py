@@ -552,7 +552,7 @@ def test_what_was_removed_is_a_miss_and_is_uploaded_again_by_who_compiles_it(hos
         each.use_remotes(f"hf://{REPO}", hub=hub)
     neff = compile_on(first)
     first.cli("push")
-    gc(first, "--compiler", "", "--max-count", 0, "--yes")
+    gc(first, "--max-count", 0, "--yes")
     assert hub.files(REPO) == {}
     assert compile_on(second) == neff
     assert second.counters()["miss_stored"] == 1

@@ -82,6 +82,14 @@ def decode_flags(data: bytes) -> "list[str]":
         raise CorruptEntry(f"compile_flags.json cannot be read: {error}") from error
     if type(flags) is not list or len(flags) > _MOST_FLAGS:
         raise CorruptEntry("compile_flags.json is no list of options")
-    if not all(type(flag) is str and "\0" not in flag for flag in flags):
+    if not all(type(flag) is str and _can_be_passed(flag) for flag in flags):
         raise CorruptEntry("compile_flags.json has something in it that is no option")
     return flags
+
+
+def _can_be_passed(flag: str) -> bool:
+    """Tell whether a program can be given `flag`. Bytes that are no text are fine; half of a character is not."""
+    try:
+        return b"\0" not in flag.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
