@@ -3,7 +3,7 @@
 import os
 
 from neuron_store.shim.settings import Settings, load_settings, state_folder
-from neuron_store.store.errors import StoreUnavailable
+from neuron_store.store.errors import ConfigurationError, StoreUnavailable
 from neuron_store.store.events import Event, read_events
 from neuron_store.store.layout import Layout
 
@@ -42,6 +42,16 @@ def store_fault(layout: Layout) -> str:
     except OSError as error:
         return f"the store {layout.root} cannot be read ({error.strerror}); change its owner or mode, {remedy}"
     return ""
+
+
+def require_storing(layout: Layout, chosen: Settings) -> None:
+    """Raise ConfigurationError if the settings let nothing be stored, StoreUnavailable if the disk does not."""
+    if chosen.read_only:
+        raise ConfigurationError(
+            f"nothing is stored in {layout.root}, because the setting read_only is true; "
+            "for this once, set NEURON_STORE_READ_ONLY=false"
+        )
+    layout.require_writable()
 
 
 def events_of(layout: Layout, since: float = 0.0) -> list[Event]:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import local_store, settings
+from neuron_store.cli.context import local_store, require_storing, settings
 from neuron_store.cli.entry_filters import (
     AUTO_CAST_TYPE,
     BATCH_SIZE,
@@ -241,7 +241,7 @@ def _fetch(layout: Layout, chosen: Settings, search: Search, jobs: int) -> Pulle
         presentation.remark(remark)
     if not search.wanted:
         return pulled
-    layout.require_writable()
+    require_storing(layout, chosen)
     begun = time.monotonic()
     fetcher = Fetcher(layout, [opened.location for opened in search.remotes], chosen, jobs)
     threads = fetcher.start(list(search.wanted.values()))

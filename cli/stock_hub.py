@@ -16,7 +16,17 @@ from contextlib import contextmanager
 
 from neuron_store.cli.fetching import Fetcher, Wanted, Watched
 from neuron_store.cli.remotes import Opened
-from neuron_store.cli.stock_intake import IMPORTED, PRESENT, Intake, Taken, describe_graph, is_here, make_result
+from neuron_store.cli.stock_intake import (
+    IMPORT_AGAIN,
+    IMPORTED,
+    PRESENT,
+    Intake,
+    Taken,
+    describe_graph,
+    is_here,
+    make_result,
+)
+from neuron_store.cli.worker_processes import losing_no_worker
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.settings import Settings
@@ -177,9 +187,10 @@ class StockFetcher(Fetcher):
         return Taken(entry.name, IMPORTED, key.key, bytes=sum(output.size for output in outputs.values()))
 
     def _key_of(self, descriptor: int, flags: list[str], version: str) -> StockKey:
-        return self._executor.submit(
-            self._intake.key_of, f"/proc/{os.getpid()}/fd/{descriptor}", flags, version
-        ).result()
+        with losing_no_worker(IMPORT_AGAIN):
+            return self._executor.submit(
+                self._intake.key_of, f"/proc/{os.getpid()}/fd/{descriptor}", flags, version
+            ).result()
 
     @contextmanager
     def _file(

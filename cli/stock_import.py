@@ -1,6 +1,7 @@
 """`neuron-store import`: finished modules of a stock cache become results, under the keys that they prove."""
 
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -15,16 +16,17 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from neuron_store.cli import presentation
-from neuron_store.cli.context import local_store, settings
+from neuron_store.cli.context import local_store, require_storing, settings
 from neuron_store.cli.installed_compiler import installed_version
 from neuron_store.cli.remotes import Opened, named_location, open_location, require_online
 from neuron_store.cli.stock_archive import StockArchive
 from neuron_store.cli.stock_hub import HubEntry, Journal, StockFetcher, list_entries
-from neuron_store.cli.stock_intake import IMPORTED, PRESENT, Intake, Taken, take_in
+from neuron_store.cli.stock_intake import IMPORT_AGAIN, IMPORTED, PRESENT, Intake, Taken, take_in
 from neuron_store.cli.stock_reasons import print_reasons
-from neuron_store.cli.worker_processes import make_workers
+from neuron_store.cli.worker_processes import losing_no_worker, make_workers
+from neuron_store.hashing.environment import KEY_VARIABLES, wants_debug_info
 from neuron_store.shim.settings import Settings
-from neuron_store.store.errors import ConfigurationError, NotFound, RemoteError
+from neuron_store.store.errors import ConfigurationError, NeuronStoreError, NotFound, RemoteError
 from neuron_store.store.layout import Layout
 from neuron_store.store.remotes.base import versions_of
 from neuron_store.store.stock.entries import FINISHED, StockEntry, find_entries
@@ -34,6 +36,7 @@ _DOWNLOADS = 16
 _GLANCE = 0.1  # seconds between two updates of the progress bar
 _FEW = 8  # entries that are not worth other processes
 _MOST_NAMED = 10
+_IS_TARGET = re.compile(r"(?:trn|inf)[0-9][0-9a-z.-]{0,30}")
 
 
 @dataclass
@@ -68,6 +71,11 @@ class Imported:
             self.left_out[taken.reason] += 1
             self.details.append({"module": taken.name, "reason": taken.reason, "detail": taken.detail})
 
+    @property
+    def has_anything(self) -> bool:
+        """Whether there is anything to tell of."""
+        return bool(self.modules or self.present or self.left_out or self.faults)
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
         return {
@@ -83,7 +91,7 @@ class Imported:
 
     def say(self) -> None:
         """Print it."""
-        if not (self.modules or self.present or self.left_out or self.faults):
+        if not self.has_anything:
             presentation.write(f"{self.source} has no module of a stock cache\n")
             return
         said = f"imported {presentation.plural(self.modules, 'module')}"
@@ -126,30 +134,20 @@ def import_stock(
 
     Each gets the key that its own graph, options and compiler version prove. Running it again takes in what is new.
     """
-    chosen, layout = settings(), local_store()
+    chosen = settings()
     intake = Intake.by_settings(chosen)
-    intake.target, intake.variables = target, _read_variables(env or [])
+    intake.target, intake.variables = _read_target(target), _read_variables(env or [], chosen)
+    intake.exact = intake.exact or wants_debug_info(intake.variables)
     intake.source = os.path.abspath(source)
     begun = time.monotonic()
     made = Imported(source)
-    jobs = jobs or os.cpu_count() or 1
-    if source.startswith("s3://"):
-        raise ConfigurationError(f"{source} is not read; copy it first: aws s3 sync {source} FOLDER")
-    if _is_repo(source):
-        _import_repo(made, intake, layout, chosen, _RepoChoice(source, compiler, every=every), jobs)
-    elif os.path.isdir(source):
-        layout.require_writable()
-        _import_folder(made, intake, compiler, jobs)
-    elif os.path.isfile(source):
-        layout.require_writable()
-        _import_archive(made, intake, compiler, jobs)
-    else:
-        raise NotFound(f"there is no folder or tarball {source}; a repo is written hf://org/name")
-    made.seconds = time.monotonic() - begun
-    if as_json:
-        presentation.print_json(made.as_dict())
-    else:
-        made.say()
+    try:
+        _import(made, intake, chosen, _Choice(source, compiler, every=every), jobs or os.cpu_count() or 1)
+    except (NeuronStoreError, OSError):
+        if made.has_anything:
+            _tell(made, begun, as_json=as_json)
+        raise
+    _tell(made, begun, as_json=as_json)
     for fault in made.faults[:_MOST_NAMED]:
         presentation.remark(fault)
     if made.faults:
@@ -157,16 +155,52 @@ def import_stock(
         raise RemoteError(f"{count} could not be imported; import again to go on")
 
 
+def _import(made: Imported, intake: Intake, chosen: Settings, choice: "_Choice", jobs: int) -> None:
+    layout, source = local_store(), choice.source
+    if source.startswith("s3://"):
+        raise ConfigurationError(f"{source} is not read; copy it first: aws s3 sync {source} FOLDER")
+    if _is_repo(source):
+        _import_repo(made, intake, layout, chosen, choice, jobs)
+        return
+    if not os.path.isdir(source) and not os.path.isfile(source):
+        raise NotFound(f"there is no folder or tarball {source}; a repo is written hf://org/name")
+    require_storing(layout, chosen)
+    (_import_folder if os.path.isdir(source) else _import_archive)(made, intake, choice.compiler, jobs)
+
+
+def _tell(made: Imported, begun: float, *, as_json: bool) -> None:
+    made.seconds = time.monotonic() - begun
+    if as_json:
+        presentation.print_json(made.as_dict())
+    else:
+        made.say()
+
+
 def _is_repo(source: str) -> bool:
     return source.startswith("hf://")
 
 
-def _read_variables(words: list[str]) -> dict[bytes, bytes]:
+def _read_target(word: str) -> str:
+    if word and not _IS_TARGET.fullmatch(word):
+        raise ConfigurationError(
+            f"--target {word!r} is no hardware that a compile has for its target, such as trn1 or inf2"
+        )
+    return word
+
+
+def _read_variables(words: list[str], chosen: Settings) -> dict[bytes, bytes]:
+    """Return the variables that are told. Raises ConfigurationError for one that no key has."""
+    in_keys = {*map(os.fsdecode, KEY_VARIABLES), *chosen.key_env.split()}
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigurationError(f"--env {word!r} is not NAME=VALUE")
+        if name not in in_keys:
+            raise ConfigurationError(
+                f"--env {name}: no key has this variable, so no compile would be served what is imported with it; leave it "
+                "out, or add it to the setting key_env"
+            )
         found[os.fsencode(name)] = os.fsencode(value)
     return found
 
@@ -217,7 +251,8 @@ def _in_parallel(
         if executor is None or entry.state != FINISHED:
             yield take_in(intake, entry), entry
             continue
-        under_way[executor.submit(take_in, intake, entry)] = entry
+        with losing_no_worker(IMPORT_AGAIN):
+            under_way[executor.submit(take_in, intake, entry)] = entry
         if len(under_way) >= most:
             yield from _ended(under_way)
     while under_way:
@@ -225,8 +260,11 @@ def _in_parallel(
 
 
 def _ended(under_way: "dict[Future[Taken], StockEntry]") -> Iterator[tuple[Taken, StockEntry]]:
-    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-        yield future.result(), under_way.pop(future)
+    done = wait(under_way, return_when=FIRST_COMPLETED).done
+    for future in sorted(done, key=lambda future: future.exception() is not None):  # what was done counts first
+        with losing_no_worker(IMPORT_AGAIN):
+            taken = future.result()
+        yield taken, under_way.pop(future)
 
 
 @contextmanager
@@ -241,23 +279,21 @@ def _progress(total: int) -> "Iterator[Any]":
 
 
 @dataclass
-class _RepoChoice:
-    """Which part of which repo."""
+class _Choice:
+    """Which part of which source."""
 
     source: str
     compiler: str
     every: bool
 
 
-def _import_repo(
-    made: Imported, intake: Intake, layout: Layout, chosen: Settings, choice: _RepoChoice, jobs: int
-) -> None:
+def _import_repo(made: Imported, intake: Intake, layout: Layout, chosen: Settings, choice: _Choice, jobs: int) -> None:
     location = named_location(choice.source)
     require_online(location)
     opened = open_location(location, layout, chosen)
     intake.origin = opened.remote.url
     entries = [entry for version in _versions(opened, choice) for entry in list_entries(opened, version)]
-    layout.require_writable()
+    require_storing(layout, chosen)
     journal = Journal(layout, opened.remote.identity)
     wanted = []
     for entry in entries:
@@ -270,7 +306,7 @@ def _import_repo(
         _fetch(made, opened, wanted, intake, chosen, journal, jobs)
 
 
-def _versions(opened: Opened, choice: _RepoChoice) -> list[str]:
+def _versions(opened: Opened, choice: _Choice) -> list[str]:
     """Return the compiler versions whose modules are wanted. Raises NotFound if the repo has none of them."""
     there = [version for version in versions_of(opened.remote.folders()) if version_of(f"neuronxcc-{version}")]
     wanted = choice.compiler or ("" if choice.every else installed_version())
@@ -310,11 +346,11 @@ def _fetch(
             came = presentation.plural(len(fetcher.taken), "module")
             presentation.remark(f"stopped after {came}; import again to go on")
             raise
-    fetcher.finish()
     for taken in fetcher.taken.values():
         made.note(taken)
     told = {**fetcher.made.corrupt, **fetcher.made.failed}
     made.faults = [f"{name}: {reason}" for name, reason in sorted(told.items())]
+    fetcher.finish()
 
 
 def _columns() -> "tuple[Any, ...]":

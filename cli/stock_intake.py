@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,8 @@ from neuron_store.store.stock.names import NEFF, WRAPPED_NEFF, graph_name
 
 # What becomes of an entry, besides the reasons why it is left out.
 IMPORTED, PRESENT, UNREADABLE, CHANGED = "imported", "present", "unreadable", "changed"
+# What a message ends with if a process was lost.
+IMPORT_AGAIN = "import again to go on, with fewer at once: --jobs 1"
 _BLOB_ROLES = {"neff": NEFF, "wrapped_neff": WRAPPED_NEFF}
 
 
@@ -89,7 +93,10 @@ class Intake:
 
 
 def take_in(intake: Intake, entry: StockEntry) -> Taken:
-    """Take an entry on disk into the store. Never raises for what the entry holds; OSError if the store is at fault."""
+    """Take an entry on disk into the store. Never raises for what the entry holds, or what of it cannot be read.
+
+    Raises OSError if the store is at fault.
+    """
     if entry.state != FINISHED:
         return Taken(entry.name, entry.state)
     try:
@@ -98,17 +105,38 @@ def take_in(intake: Intake, entry: StockEntry) -> Taken:
         return Taken(entry.name, answer.reason, detail=answer.detail)
     except CorruptEntry as error:
         return Taken(entry.name, UNREADABLE, detail=str(error))
-    except FileNotFoundError as error:
-        return Taken(entry.name, CHANGED, detail=str(error))
+    except _EntryError as error:
+        is_gone = isinstance(error.fault, FileNotFoundError)
+        return Taken(entry.name, CHANGED if is_gone else UNREADABLE, detail=str(error.fault))
+
+
+class _EntryError(Exception):
+    """A file of the entry could not be read."""
+
+    def __init__(self, fault: OSError) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+@contextmanager
+def _reading() -> "Iterator[None]":
+    """While it is entered, an OSError is the entry's fault and not the store's."""
+    try:
+        yield
+    except OSError as error:
+        raise _EntryError(error) from error
 
 
 def _take_in(intake: Intake, entry: StockEntry) -> Taken:
-    flags = entry.flags()
-    graph = _Watched(entry.path(entry.graph))
-    outputs = {role: _Watched(entry.path(name)) for role, name in _BLOB_ROLES.items() if name in entry.sizes}
-    files = [graph, *outputs.values()]
+    files: list[_Watched] = []
     try:
-        key = intake.key_of(f"/proc/self/fd/{graph.descriptor}", flags, entry.version)
+        with _reading():
+            flags = entry.flags()
+            graph = _Watched(entry.path(entry.graph), files)
+            outputs = {
+                role: _Watched(entry.path(name), files) for role, name in _BLOB_ROLES.items() if name in entry.sizes
+            }
+            key = intake.key_of(f"/proc/self/fd/{graph.descriptor}", flags, entry.version)
         if is_here(intake.layout, key.key):
             return Taken(entry.name, PRESENT, key.key)
         stored = {
@@ -129,13 +157,15 @@ def _take_in(intake: Intake, entry: StockEntry) -> Taken:
 class _Watched:
     """An open file of an entry, and the state that it was in."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, opened: "list[_Watched]") -> None:
+        """Open it, and add it to `opened`. Raises OSError."""
         self._path = path
         self.descriptor = open_regular(path)
         status = os.fstat(self.descriptor)
         self.size = status.st_size
         self.changed_at = status.st_mtime
         self._signature = signature(status)
+        opened.append(self)
 
     def unchanged(self) -> bool:
         try:

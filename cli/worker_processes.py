@@ -3,8 +3,13 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
+
+from neuron_store.store.errors import WorkerLost
 
 _GLANCE = 1.0  # seconds
 
@@ -17,6 +22,17 @@ def make_workers(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         count, mp_context=get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)
     )
+
+
+@contextmanager
+def losing_no_worker(what_to_do: str) -> "Iterator[None]":
+    """While it is entered, a killed worker is a WorkerLost, whose message ends with `what_to_do`."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerLost(
+            f"a process that did a part of the work was killed, perhaps because memory ran out (see dmesg); {what_to_do}"
+        ) from error
 
 
 def _end_with_parent(parent: int) -> None:

@@ -58,6 +58,10 @@ class MismatchFound(NeuronStoreError):  # noqa: N818 - its name says what happen
     exit_code = 3
 
 
+class WorkerLost(NeuronStoreError):  # noqa: N818 - its name says what happened
+    """A process that shared a command's work was killed."""
+
+
 class PrecompileFailed(NeuronStoreError):  # noqa: N818 - its name says what happened
     """Some modules that were to be compiled could not be."""
 

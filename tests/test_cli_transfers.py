@@ -221,6 +221,11 @@ def test_pull_asks_for_nothing_that_is_not_needed(pushed, other, hub):
     assert hub.count() == 0
 
 
+def test_pull_stores_nothing_where_read_only_is_set(pushed, other):
+    assert "the setting read_only is true" in ns(other, "pull", "--all", code=2, NEURON_STORE_READ_ONLY="1").stderr
+    assert list(all_keys(other.layout)) == []
+
+
 def test_pull_by_key_and_by_its_first_digits(pushed, online, other, hub):
     assert answer(other, "pull", pushed[0])["fetched"] == 1
     assert answer(other, "pull", pushed[1][:10].upper(), pushed[0])["fetched"] == 1

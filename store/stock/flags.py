@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST_FLAGS = 1 << 20  # bytes
 _MOST_FLAGS = 10_000
 _DIGITS = 8
-_LOGFILE = "--logfile"
+_LOGFILE, _OUTPUT = "--logfile", "--output"
 
 
 def json_hash(flags: "Sequence[str]") -> str:
@@ -51,6 +51,19 @@ def without_logfile(flags: "Sequence[str]") -> "list[str]":
     return kept
 
 
+def place_in(flags: "Sequence[str]") -> str:
+    """Return the option that names where the NEFF or a log file goes, perhaps abbreviated; "" if there is none."""
+    return next((flag for flag in flags if _names_place(flag.partition("=")[0])), "")
+
+
+def _names_place(name: str) -> bool:
+    if " " in name:  # a value
+        return False
+    if not name.startswith("--"):
+        return name.startswith("-o")
+    return len(name) > 2 and any(full.startswith(name) for full in (_OUTPUT, _LOGFILE))
+
+
 def encode_flags(flags: "Sequence[str]") -> bytes:
     """Return the content of an entry's `compile_flags.json`."""
     return json.dumps(list(flags)).encode()
@@ -69,6 +82,14 @@ def decode_flags(data: bytes) -> "list[str]":
         raise CorruptEntry(f"compile_flags.json cannot be read: {error}") from error
     if type(flags) is not list or len(flags) > _MOST_FLAGS:
         raise CorruptEntry("compile_flags.json is no list of options")
-    if not all(type(flag) is str and "\0" not in flag for flag in flags):
+    if not all(type(flag) is str and _can_be_passed(flag) for flag in flags):
         raise CorruptEntry("compile_flags.json has something in it that is no option")
     return flags
+
+
+def _can_be_passed(flag: str) -> bool:
+    """Tell whether a program can be given `flag`. Bytes that are no text are fine; half of a character is not."""
+    try:
+        return b"\0" not in flag.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
