@@ -45,7 +45,8 @@ _VARIABLES = (
     ("NEURON_STORE_CONFIG", "The configuration file."),
     ("CUSTOM_CACHE_REPO", "A repo on the Hub that comes before all other remotes, as for optimum-neuron."),
     ("HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE", "As for every program that uses huggingface_hub."),
-    ("NEURON_COMPILE_CACHE_URL", "The stock cache's folder, where none is named to `stock`."),
+    ("NEURON_CC_FLAGS", "Its `--cache_dir` is the stock cache's folder, where none is named to `stock`."),
+    ("NEURON_COMPILE_CACHE_URL", "The same, where that has none."),
     ("NO_COLOR, FORCE_COLOR, TERM, COLUMNS", "Whether output is coloured, and how wide it is."),
 )
 _FILES = (

@@ -11,7 +11,8 @@ from rich.table import Table
 from neuron_store.cli import presentation
 from neuron_store.cli.context import settings
 from neuron_store.cli.installed_compiler import installed_version
-from neuron_store.store.errors import ConfigurationError, NotFound
+from neuron_store.cli.stock_place import DEFAULT_FOLDER, FLAGS_VARIABLE, URL_VARIABLE, stock_folder
+from neuron_store.store.errors import ConfigurationError
 from neuron_store.store.stock.cleanup import finish_removals, may_go, remove_entry, remove_lock
 from neuron_store.store.stock.entries import (
     FAILED,
@@ -28,12 +29,14 @@ from neuron_store.store.stock.entries import (
 from neuron_store.store.stock.locks import Processes, file_system, lock_holder, young_below
 from neuron_store.store.stock.names import DONE, NEFF
 
-DEFAULT_FOLDER = "/var/tmp/neuron-compile-cache"
-URL_VARIABLE = "NEURON_COMPILE_CACHE_URL"
 _SHOWN = 20  # locks
 
 FOLDER = Annotated[
-    str, typer.Argument(metavar="[DIR]", help=f"The folder; by default ${URL_VARIABLE}, or {DEFAULT_FOLDER}.")
+    str,
+    typer.Argument(
+        metavar="[DIR]",
+        help=f"The folder; by default --cache_dir in ${FLAGS_VARIABLE}, ${URL_VARIABLE}, or {DEFAULT_FOLDER}.",
+    ),
 ]
 
 
@@ -43,18 +46,6 @@ def register(app: typer.Typer) -> None:
     stock.command("status")(status)
     stock.command("cleanup")(cleanup)
     app.add_typer(stock, name="stock")
-
-
-def stock_folder(named: str) -> str:
-    """Return the folder of the stock cache. Raises NotFound, ConfigurationError."""
-    folder = named or os.environ.get(URL_VARIABLE, "") or DEFAULT_FOLDER
-    folder = folder.removeprefix("file://")
-    if "://" in folder:
-        raise ConfigurationError(f"{folder} is not looked into; copy it first: aws s3 sync {folder} FOLDER")
-    if not os.path.isdir(folder):
-        raise NotFound(f"there is no folder {folder}; name the stock cache's")
-    os.listdir(folder)  # which tells if we may not
-    return os.path.abspath(folder)
 
 
 def status(

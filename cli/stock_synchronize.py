@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColu
 
 from neuron_store.cli import presentation
 from neuron_store.cli.remotes import Opened
-from neuron_store.cli.stock_folder import stock_folder
+from neuron_store.cli.stock_place import stock_folder
 from neuron_store.cli.stock_reasons import print_reasons
 from neuron_store.cli.stock_upload import StockUpload, UploadEntry
 from neuron_store.shim.settings import Settings

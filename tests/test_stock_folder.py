@@ -71,6 +71,22 @@ def test_the_stock_variable_names_the_folder(host, cache):
     assert "no folder" in ns(host, "stock", "status", "absent", code=1).stderr
 
 
+@pytest.mark.parametrize("spelling", ["--cache_dir={}", "--cache_dir {}", "--cache_dir=/absent --cache_dir='{}'"])
+def test_the_compilers_options_name_the_folder_before_the_stock_variable(host, cache, spelling):
+    flags = f"--target=trn1 {spelling.format(cache)} -O1"
+    told = answer(host, "stock", "status", NEURON_CC_FLAGS=flags, NEURON_COMPILE_CACHE_URL="/absent")
+    assert told["folder"] == str(cache)
+    other = {"NEURON_CC_FLAGS": "--target=trn1 -O1", "NEURON_COMPILE_CACHE_URL": cache}
+    assert answer(host, "stock", "status", **other)["folder"] == str(cache)
+
+
+def test_a_folder_may_be_named_by_an_address_of_this_host(host, cache):
+    for address in (f"file://{cache}", f"file://localhost{cache}"):
+        assert answer(host, "stock", "status", NEURON_COMPILE_CACHE_URL=address)["folder"] == str(cache)
+    said = ns(host, "stock", "status", code=2, NEURON_COMPILE_CACHE_URL=f"file://another{cache}").stderr
+    assert "is not looked into" in said
+
+
 def test_cleanup_removes_failures_and_stale_locks_and_nothing_else(host, cache):
     before = modules(cache)
     dry = answer(host, "stock", "cleanup", cache, "--dry-run")

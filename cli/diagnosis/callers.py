@@ -15,6 +15,7 @@ from neuron_store.cli.diagnosis.compiler import real_compiler, site_folders
 from neuron_store.cli.diagnosis.finding import Area, Finding, note, ok, warning
 from neuron_store.cli.diagnosis.processes import Process, processes
 from neuron_store.cli.diagnosis.surroundings import Surroundings
+from neuron_store.cli.stock_place import cache_dirs
 from neuron_store.shim.execute import GUARD
 from neuron_store.shim.real_compiler import PROGRAM, is_program, is_shim
 
@@ -89,11 +90,8 @@ def _variables(here: Surroundings) -> Iterator[Finding]:
     cache = here.environ.get("NEURON_COMPILE_CACHE_URL")
     if cache:
         yield AREA.find("stock-cache", f"NEURON_COMPILE_CACHE_URL is {cache}", source="NEURON_COMPILE_CACHE_URL")
-    flags = _words(here.environ.get("NEURON_CC_FLAGS", ""))
-    for number, word in enumerate(flags):
-        if word == "--cache_dir" or word.startswith("--cache_dir="):
-            place = word.partition("=")[2] or "".join(flags[number + 1 : number + 2])
-            yield AREA.find("stock-cache", f"NEURON_CC_FLAGS has --cache_dir {place}", source="NEURON_CC_FLAGS")
+    for place in cache_dirs(here.environ.get("NEURON_CC_FLAGS", "")):
+        yield AREA.find("stock-cache", f"NEURON_CC_FLAGS has --cache_dir {place}", source="NEURON_CC_FLAGS")
     for name, value in here.environ.items():
         if name in ("PATH", "NEURON_STORE_COMPILER", "_"):
             continue
