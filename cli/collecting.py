@@ -73,6 +73,9 @@ _KEPT = {
     SHARED: "another model's too",
     IN_USE: "in use just now",
 }
+_SIZES = "give bytes such as 500M, 200G or 1.5TiB"
+_AGES = "give an age in seconds, minutes, hours, days or weeks, such as 90s, 15m, 12h, 30d or 2w"
+_SHARES = "give a share of the disk such as 10%, or bytes such as 50G"
 _LIMITS = {COUNT: "count", SIZE: "size", FREE: "free space"}
 
 
@@ -134,10 +137,10 @@ def collect_garbage(
     )
     _require_fitting(wishes, name, min_free, remote=remote)
     given = Limits(
-        size=_read("--max-size", max_size, read_bytes),
-        age=_read("--older-than", older_than, read_seconds),
+        size=_read("--max-size", max_size, read_bytes, _SIZES),
+        age=_read("--older-than", older_than, read_seconds, _AGES),
         compilers=keep_compilers,
-        free=_read("--min-free", min_free, lambda text: read_share(text, _whole(layout))),
+        free=_read("--min-free", min_free, lambda text: read_share(text, _whole(layout)), _SHARES),
         count=max_count,
         model=model,
         compiler=compiler,
@@ -170,16 +173,16 @@ def _require_fitting(wishes: Wishes, name: str, min_free: str, *, remote: bool) 
 
 
 def _whole(layout: Layout) -> int:
-    return free_space(layout.root)[1] if os.path.isdir(layout.root) else 0
+    return free_space(layout)[1] if os.path.isdir(layout.root) else 0
 
 
-def _read(option: str, text: str, read: Any) -> Any:  # noqa: ANN401 - what `read` makes of it
+def _read(option: str, text: str, read: Any, meant: str) -> Any:  # noqa: ANN401 - what `read` makes of it
     if not text:
         return None
     try:
         return read(text)
     except ValueError:
-        raise ConfigurationError(f"{option} {text}: give 200G, 30d or 10%, whichever is meant") from None
+        raise ConfigurationError(f"{option} {text}: {meant}") from None
 
 
 def limits_of(chosen: Settings, layout: Layout) -> Limits:
@@ -271,9 +274,14 @@ def show(layout: Layout, report: Report, *, dry_run: bool, as_json: bool) -> Non
         presentation.remark(f"{presentation.plural(count, 'result')} stayed: {_KEPT[reason]}")
     if report.unmet:
         limits = " and ".join(_LIMITS[reason] for reason in report.unmet)
-        presentation.remark(f"the limit of {limits} is not reached: what is left must stay")
+        why = "" if report.unread else ": what is left must stay"
+        presentation.remark(f"the limit of {limits} is not reached{why}")
     if report.unread:
-        presentation.remark(f"{presentation.plural(report.unread, 'record')} cannot be read, so no blob was removed")
+        records = presentation.plural(report.unread, "record")
+        presentation.remark(
+            f"{records} cannot be read, or another version wrote them: any blob may be theirs, so none was removed, and no "
+            "result for size or free space; `neuron-store verify` tells which they are"
+        )
 
 
 def archive(layout: Layout, chosen: Settings) -> None:

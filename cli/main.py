@@ -1,5 +1,6 @@
 """The `neuron-store` command: its verbs, and what a person sees when one of them cannot do its work."""
 
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,15 @@ from neuron_store.cli.command_tree import PROGRAM
 from neuron_store.cli.help import build
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import NeuronStoreError
+
+# What to do where the operating system refuses something.
+_REMEDIES = {
+    errno.EACCES: "; change its owner or mode, or be its owner",
+    errno.EPERM: "; be its owner",
+    errno.EROFS: "; mount it for writing, or take another store (NEURON_STORE_DIR)",
+    errno.ENOSPC: "; make room there",
+    errno.EDQUOT: "; make room there, or ask for a larger quota",
+}
 
 
 def _print_version(value: bool) -> None:
@@ -72,7 +82,8 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:
         presentation.drop(sys.stdout)
-        _end(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+        remedy = _REMEDIES.get(error.errno or 0, "") if error.filename else ""
+        _end(f"{error.filename or 'the output'}: {error.strerror or error}{remedy}", 1)
 
 
 def _prepare_streams() -> None:

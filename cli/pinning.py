@@ -15,7 +15,7 @@ from neuron_store.store.collection.pins import (
     unpin_key,
     unpin_model,
 )
-from neuron_store.store.errors import AmbiguousKey, NotFound
+from neuron_store.store.errors import AmbiguousKey, ConfigurationError, NotFound
 from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex
 from neuron_store.store.results import find_key
 
@@ -68,7 +68,7 @@ def unpin(
     pins = read_pins(layout)
     keys, models = _sorted_out(what or [], model)
     if not (keys or models or everything):
-        raise NotFound("say what to unpin: keys, models, or --all; `neuron-store pin` lists what is pinned")
+        raise ConfigurationError("say what to unpin: keys, models, or --all; `neuron-store pin` lists what is pinned")
     found = sorted(pins.keys) if everything else [_pinned_key(pins, key) for key in keys]
     for name in models:
         if name not in pins.models:

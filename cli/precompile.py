@@ -29,7 +29,7 @@ from neuron_store.shim.launcher import write_launcher
 from neuron_store.shim.run_compiler import die_like
 from neuron_store.store.errors import CompilerNotFound, ConfigurationError, PrecompileFailed
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Command(TyperCommand):
@@ -55,7 +55,7 @@ class _Precompiled:
 
     Attributes:
         jobs: how many were to be done, so many `at_once`.
-        totals: what the shim counted.
+        totals: what the shim counted of those that ended well.
     """
 
     jobs: int
@@ -119,8 +119,8 @@ def precompile(
     plan = make_plan(places, flags, chosen, layout, version, retry_failed=retry_failed)
     if flags and not any(job.entry is None for job in plan.jobs):
         raise ConfigurationError("options after -- are for graphs by themselves: a stock folder has its own")
-    at_once = _jobs_at_once(jobs, chosen.precompile_memory_gb if memory is None else memory)
-    made = _Precompiled(len(plan.jobs), min(at_once, len(plan.jobs) or 1), plan.left_out)
+    at_once = _jobs_at_once(jobs, len(plan.jobs), chosen.precompile_memory_gb if memory is None else memory)
+    made = _Precompiled(len(plan.jobs), at_once, plan.left_out)
     stopped = _run(made, plan, write_back=write_back) if plan.jobs else 0
     if as_json:
         presentation.print_json(made.as_dict())
@@ -134,13 +134,12 @@ def precompile(
         raise PrecompileFailed(f"{presentation.plural(len(made.failed), 'module')} could not be compiled")
 
 
-def _jobs_at_once(jobs: int, memory: float) -> int:
+def _jobs_at_once(wanted: int, pending: int, memory: float) -> int:
     fit = jobs_that_fit(memory)
-    if not jobs:
-        return min(usable_cores(), fit)
-    if jobs > fit:
-        presentation.remark(f"{jobs} jobs of {memory:g} GB may need more memory than there is: {fit} would fit")
-    return jobs
+    at_once = min(wanted or min(usable_cores(), fit), pending or 1)
+    if at_once > fit:
+        presentation.remark(f"{at_once} jobs of {memory:g} GB may need more memory than there is: {fit} would fit")
+    return at_once
 
 
 def _run(made: _Precompiled, plan: Plan, *, write_back: bool) -> int:
@@ -162,8 +161,8 @@ def _run(made: _Precompiled, plan: Plan, *, write_back: bool) -> int:
             for number, handler in before.items():
                 signal.signal(number, handler)
     made.seconds = time.time() - begun
-    mine = [event for event in events_of(layout, begun) if event.fields.get("run", "").startswith(run + "-")]
-    made.totals = Totals(mine)
+    well = {done.run for done in made.done if not done.code}
+    made.totals = Totals(event for event in events_of(layout, begun) if event.fields.get("run", "") in well)
     return pool.stopped
 
 

@@ -10,8 +10,8 @@ from neuron_store.cli.context import events_of
 from neuron_store.hashing.compiler import file_digest
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.shim.settings import Settings
-from neuron_store.shim.stock_key import KeyContext, make_stock_key
-from neuron_store.store.errors import CorruptEntry, NotFound
+from neuron_store.shim.stock_key import KeyContext, make_stock_key, read_stock_flags
+from neuron_store.store.errors import ConfigurationError, CorruptEntry, NotFound
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import all_keys, load_result
 from neuron_store.store.stock.entries import FAILED, FINISHED, PENDING, StockEntry, find_entries
@@ -20,6 +20,8 @@ from neuron_store.store.stock.locks import Processes, lock_holder, young_below
 from neuron_store.store.stock.names import graph_name, module_in
 
 OTHER_VERSION, RUNNING, UNREADABLE = "other_version", "running", "unreadable"
+# Why a compile is not cached, but can be done, as far as options tell.
+_UNCACHED = ("autotuner", "file_option", "pipeline", "unusual_option")
 
 
 @dataclass
@@ -67,8 +69,11 @@ def make_plan(
 ) -> Plan:
     """Return what is to be compiled. `flags` are those of graphs by themselves, `version` the installed compiler's.
 
-    Raises NotFound for a place that is not there.
+    Raises NotFound for a place that is not there, ConfigurationError for flags that are no options of a compile.
     """
+    flags = without_logfile(flags)
+    if fault := _fault_of(flags):
+        raise ConfigurationError(f"after -- stand options of the compile alone, and no {fault.detail or fault.reason}")
     plan = Plan()
     for place in places:
         if os.path.isdir(place):
@@ -98,17 +103,29 @@ def _add_folder(plan: Plan, place: str, version: str, *, retry_failed: bool) -> 
             plan.left_out[RUNNING] += 1
             continue
         try:
-            flags = entry.flags()
+            flags = without_logfile(entry.flags())
         except (CorruptEntry, OSError):
             plan.left_out[UNREADABLE] += 1
             continue
+        if fault := _fault_of(flags):
+            plan.left_out[fault.reason] += 1
+            continue
         link, size = graph_name(entry.module), entry.sizes[entry.graph]
-        plan.jobs.append(Job(entry.module, entry.path(entry.graph), link, without_logfile(flags), entry, size))
+        plan.jobs.append(Job(entry.module, entry.path(entry.graph), link, flags, entry, size))
+
+
+def _fault_of(flags: list[str]) -> "NotCacheable | None":
+    """Return why a compile may not have these options, None if it may: if they hold only options, and no places."""
+    try:
+        read_stock_flags(flags)
+    except NotCacheable as answer:
+        return None if answer.reason in _UNCACHED else answer
+    return None
 
 
 def _job_of_file(path: str, flags: list[str]) -> Job:
     name = os.path.basename(path)
-    return Job(name, os.path.abspath(path), name, without_logfile(flags), None, os.path.getsize(path))
+    return Job(name, os.path.abspath(path), name, flags, None, os.path.getsize(path))
 
 
 def _find_duplicates(jobs: list[Job], settings: Settings, version: str) -> None:

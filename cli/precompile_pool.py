@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuron_store.cli.precompile_jobs import Job
+from neuron_store.cli.process_sessions import end_sessions
 from neuron_store.shim.deliver import WRAPPED_NEFF
 from neuron_store.store.layout import discard, write_all
 from neuron_store.store.stock.entries import FINISHED, read_entry
 from neuron_store.store.stock.locks import Processes, lock_holder, young_below
-from neuron_store.store.stock.names import LOCK_SUFFIX, NEFF
+from neuron_store.store.stock.names import FLAGS, LOCK_SUFFIX, NEFF
 from neuron_store.store.stock.names import WRAPPED_NEFF as STOCK_WRAPPED_NEFF
 from neuron_store.store.stock.writing import write_finished
 
 _GLANCE = 0.01  # seconds between two looks at the running compiles
-_FAREWELL = 10.0  # seconds for a compile to end after SIGTERM
+_FAREWELL = 10.0  # seconds for a compile to end after SIGTERM, and as long for the shim after SIGKILL
 _TAIL = 4096  # bytes of stderr that its last line is looked for in
 _PIECE = 1 << 20  # bytes
 
@@ -29,6 +29,7 @@ class Done:
     """How a job ended.
 
     Attributes:
+        run: the name of its run, by which its events are found.
         code: the compiler's exit code, minus a signal's number.
         seconds: it took, the shim included.
         said: the last line of its stderr.
@@ -37,6 +38,7 @@ class Done:
     """
 
     job: Job
+    run: str
     code: int
     seconds: float
     said: str = ""
@@ -49,6 +51,7 @@ class Running:
     """A job under way."""
 
     job: Job
+    run: str
     process: "subprocess.Popen[bytes]"
     folder: Path
     begun: float
@@ -99,6 +102,7 @@ class Pool:
     def _begin(self, job: Job) -> None:
         """Begin a job, its graph in a folder of its own: whatever its name is, nothing is written through it."""
         self._begun += 1
+        run = f"{self._run}-{self._begun}"
         folder = self._folder / str(self._begun)
         graph = folder / "input" / job.link
         work = folder / "work"
@@ -112,15 +116,16 @@ class Pool:
                 ["neuronx-cc", *words, "--verbose=35"],
                 executable=self._launcher,
                 cwd=work,
-                env={**self._environ, "NEURON_STORE_RUN": f"{self._run}-{self._begun}"},
+                env={**self._environ, "NEURON_STORE_RUN": run},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
+                start_new_session=True,  # by which all that it starts can be ended
             )
-        self.running.append(Running(job, process, folder, time.monotonic()))
+        self.running.append(Running(job, run, process, folder, time.monotonic()))
 
     def _end(self, running: Running, *, write_back: bool) -> Done:
-        done = Done(running.job, running.process.returncode, time.monotonic() - running.begun)
+        done = Done(running.job, running.run, running.process.returncode, time.monotonic() - running.begun)
         work = running.folder / "work"
         neff = work / "out.neff"
         if done.code == 0 and not neff.exists():
@@ -134,16 +139,9 @@ class Pool:
         return done
 
     def _end_all(self) -> None:
-        """End what still runs: the shim passes the signal on, and a compile that is ended leaves nothing."""
+        """End what still runs: the shim tidies up after a compile that is ended, which leaves nothing."""
+        end_sessions([running.process for running in self.running], _FAREWELL)
         for running in self.running:
-            running.process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + _FAREWELL
-        for running in self.running:
-            try:
-                running.process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                running.process.kill()
-                running.process.wait()
             shutil.rmtree(running.folder, ignore_errors=True)
 
 
@@ -168,12 +166,15 @@ def _write_back(job: Job, neff: Path, wrapped: Path) -> str:
         return "it was finished meanwhile"
     if not entry.sizes:
         return "it went away meanwhile"
-    lock = entry.path(entry.graph + LOCK_SUFFIX)
+    graph = job.entry.graph  # that was compiled
+    if not entry.sizes.get(graph):
+        return "its graph went away meanwhile"
+    lock = entry.path(graph + LOCK_SUFFIX)
     if holder := _take(entry.folder, entry.version, lock):
         return holder
     try:
         files = {NEFF: neff, **({STOCK_WRAPPED_NEFF: wrapped} if wrapped.exists() else {})}
-        write_finished(entry.folder, {name: _copier(path) for name, path in files.items()})
+        write_finished(entry.folder, {name: _copier(path) for name, path in files.items()}, keep=(graph, FLAGS))
     except OSError as error:
         return f"it cannot be written: {error.strerror or error}"
     finally:

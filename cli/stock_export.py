@@ -1,6 +1,7 @@
 """`neuron-store export`: results become finished modules of a stock cache, for hosts without the shim."""
 
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -21,11 +22,13 @@ from neuron_store.cli.stock_upload import StockUpload, UploadEntry
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import ConfigurationError, CorruptEntry, RemoteError
 from neuron_store.store.layout import Layout
+from neuron_store.store.remotes.location import Location
 from neuron_store.store.results import all_keys, find_key
-from neuron_store.store.stock.entries import FINISHED, read_entry
-from neuron_store.store.stock.names import DONE
+from neuron_store.store.stock.entries import FINISHED, StockEntry, read_entry, state_of
+from neuron_store.store.stock.names import DONE, GRAPHS
 from neuron_store.store.stock.writing import write_finished
 
+_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _BATCH_ENTRIES, _BATCH_BYTES = 50, 1 << 30  # that lie in a temporary folder at a time
 
 FLAGS_HASH = Annotated[
@@ -105,17 +108,16 @@ def export(
     """Write results as finished modules of a stock cache: what hosts without the shim, and optimum-neuron, look for."""
     if flags_hash not in FORMS:
         raise ConfigurationError(f"--flags-hash {flags_hash!r} is none of {', '.join(FORMS)}")
-    if destination.startswith("s3://"):
-        raise ConfigurationError(f"{destination} is not written to; export to a folder, and aws s3 sync it there")
+    location = _read_destination(destination)
     chosen, layout = settings(), readable_store()
     made = Exported(destination)
     begun = time.monotonic()
     wanted = [find_key(layout, key) for key in keys] if keys else list(all_keys(layout))
     entries = list(_entries(made, layout, wanted, flags_hash, compiler, unprovable=unprovable))
-    if destination.startswith("hf://"):
-        _to_repo(made, layout, chosen, entries, replace=replace)
+    if location is not None and location.scheme == "hf":
+        _to_repo(made, location, layout, chosen, entries, replace=replace)
     else:
-        _to_folder(made, entries)
+        _to_folder(made, location.place if location is not None else destination, entries)
     made.seconds = time.monotonic() - begun
     if as_json:
         presentation.print_json(made.as_dict())
@@ -123,6 +125,23 @@ def export(
         made.say()
     if made.fault:
         raise RemoteError(f"not all could be exported: {made.fault}; export again to go on")
+
+
+def _read_destination(destination: str) -> "Location | None":
+    """Return the repo or folder that a URL names, None for a folder's path. Raises ConfigurationError."""
+    if destination.startswith("s3://"):
+        raise ConfigurationError(f"{destination} is not written to; export to a folder, and aws s3 sync it there")
+    if destination.startswith(("hf://", "file://")):
+        location = named_location(destination)
+        if not location.writable:
+            raise ConfigurationError(f"{destination} is read-only")
+        return location
+    if not destination or _LIKE_URL.match(destination):
+        raise ConfigurationError(
+            f"{destination!r} is neither a folder nor a repo: a repo is written hf://org/name, "
+            "and a folder whose name looks like a URL with ./ before it"
+        )
+    return None
 
 
 def _entries(
@@ -139,17 +158,17 @@ def _entries(
             yield entry
 
 
-def _to_folder(made: Exported, entries: list[ExportEntry]) -> None:
+def _to_folder(made: Exported, folder: str, entries: list[ExportEntry]) -> None:
     with _progress(len(entries)) as advance:
         for entry in entries:
             for name in entry.names:
-                _write(made, entry, f"{made.destination}/{name}")
+                _write(made, entry, f"{folder}/{name}")
             advance()
 
 
 def _write(made: Exported, entry: ExportEntry, folder: str) -> None:
     there = read_entry(folder, entry.version)
-    if there.state == FINISHED:
+    if _is_finished(there, entry):
         made.left_out["present"] += 1
     elif there.locks:
         made.left_out["locked"] += 1
@@ -162,17 +181,30 @@ def _write(made: Exported, entry: ExportEntry, folder: str) -> None:
         _count(made, entry)
 
 
+def _is_finished(there: StockEntry, entry: ExportEntry) -> bool:
+    """Tell whether an entry is there, also one without the graph where we have none either: it is served all the same."""
+    if there.state == FINISHED:
+        return True
+    with_graph = {GRAPHS[0]: 1, **there.sizes}
+    return not entry.has_graph and state_of(there.module, with_graph) == FINISHED
+
+
 def _count(made: Exported, entry: ExportEntry) -> None:
     made.entries += 1
     made.bytes += entry.size
     made.without_graph += not entry.has_graph
 
 
-def _to_repo(made: Exported, layout: Layout, chosen: Settings, entries: list[ExportEntry], *, replace: bool) -> None:
-    location = named_location(made.destination)
+def _to_repo(
+    made: Exported,
+    location: Location,
+    layout: Layout,
+    chosen: Settings,
+    entries: list[ExportEntry],
+    *,
+    replace: bool,
+) -> None:
     require_online(location)
-    if not location.writable:
-        raise ConfigurationError(f"{made.destination} is read-only")
     opened = open_location(location, layout, chosen)
     upload = StockUpload(opened, chosen, replace=replace)
     layout.require_writable()

@@ -38,6 +38,7 @@ REASONS = {
     "corrupt": "it is damaged in the store; see `neuron-store verify`",
     "present": "there already",
     "several_inputs": "its options hold more than options",
+    "place_option": "an option names where the NEFF or a log file goes, which is for its caller to say",
 }
 
 

@@ -66,5 +66,5 @@ def _is_due(settings: "Settings", layout: "Layout", growth: "Growth") -> bool:
 def _lacks_space(min_free: str, layout: "Layout") -> bool:
     from neuron_store.shim.quantities import read_share
 
-    found = os.statvfs(layout.root)
+    found = os.statvfs(layout.bulk_folder())
     return found.f_bavail * found.f_frsize < read_share(min_free, found.f_blocks * found.f_frsize)

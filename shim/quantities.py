@@ -18,11 +18,14 @@ def read_bytes(text: str) -> int:
 
 
 def read_seconds(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `15m`, `12h`, `30d` or `2w`. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip().lower(), re.ASCII)
+    """Return the seconds of `90`, `90s`, `15m`, `12h`, `30d` or `2w`. Raises ValueError.
+
+    A capital M is refused: who writes it means months, and would get minutes.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdwSHDW]?)", text.strip(), re.ASCII)
     if not found:
         raise ValueError(f"no time: {text!r}")
-    return float(found[1]) * _SPANS[found[2]]
+    return float(found[1]) * _SPANS[found[2].lower()]
 
 
 def read_share(text: str, whole: int) -> int:

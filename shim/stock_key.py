@@ -7,12 +7,13 @@ count, and what depends on a host or on files has no key: it could be a wrong hi
 
 import os
 
-from neuron_store.hashing.command_line import read_command_line
+from neuron_store.hashing.command_line import CommandLine, read_command_line
 from neuron_store.hashing.environment import key_environment
 from neuron_store.hashing.hlo_fingerprint import CANONICAL, Fingerprint, fingerprint_hlo
 from neuron_store.hashing.keys import Component, make_key
 from neuron_store.hashing.not_cacheable import NotCacheable
 from neuron_store.hashing.side_files import NKI_KERNEL_TARGET, KernelConfigs
+from neuron_store.store.stock.flags import place_in, without_logfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,14 +72,23 @@ class KeyContext:
         self.target = target
 
 
+def read_stock_flags(flags: "Sequence[str]") -> CommandLine:
+    """Return the command line that an entry's options make. Raises NotCacheable if they hold more than options."""
+    place = place_in(without_logfile(flags))
+    if place:
+        raise NotCacheable("place_option", place)
+    command = read_command_line(["compile", _STOCK_OPTION, _ANY_GRAPH, _ANY_OUTPUT, *flags])
+    if command.model != _ANY_GRAPH:
+        raise NotCacheable("several_inputs", command.model)
+    return command
+
+
 def stock_options(flags: "Sequence[str]", context: KeyContext) -> "list[str]":
     """Return the options of an entry as a key has them. Raises NotCacheable if they leave anything open."""
     target = [f"--target={context.target}"] if context.target else []  # an entry's own one comes later, and counts
-    command = read_command_line(["compile", _STOCK_OPTION, _ANY_GRAPH, _ANY_OUTPUT, *target, *flags])
+    command = read_stock_flags([*target, *flags])
     if command.files:
         raise NotCacheable("file_option", f"{command.files[0][0]} names {command.files[0][1]}")
-    if command.model != _ANY_GRAPH:
-        raise NotCacheable("several_inputs", command.model)
     if not command.target_given:
         raise Unprovable("no_target", "its options have no --target, and it does not tell its host")
     return command.options

@@ -77,9 +77,24 @@ class Layout:
         self.root = root
         self._group: bool | None = None
 
+    def bulk_folder(self) -> str:
+        """Return the folder whose file system fills up: blobs/, which may lie on another disk, or the root."""
+        blobs = f"{self.root}/blobs"
+        return blobs if os.path.isdir(blobs) else self.root
+
     def result_path(self, key: str) -> str:
         """Return the path of the result record of `key`."""
         return self._fan_out("results", key, KEY_LENGTH)
+
+    def has_result(self, key: str) -> bool:
+        """Tell whether `key` has a record, or may have one where nobody lets us look."""
+        try:
+            os.stat(self.result_path(key))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def direct_path(self, direct_key: str) -> str:
         """Return the path of the direct entry of `direct_key`."""

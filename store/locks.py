@@ -163,8 +163,8 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0) -> int:
-    """Delete temporary and lock files that no process holds and that are older (seconds); return how many.
+def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0) -> "tuple[int, int]":
+    """Delete temporary and lock files that no process holds and that are older (seconds); return how many, and bytes.
 
     What says that a shim is at something goes as soon as the shim is dead.
 
@@ -173,23 +173,34 @@ def sweep(layout: Layout, older_than: float = 86400.0, *, every: float = 3600.0)
     stamp = layout.lock_path(".swept")
     try:
         if time.time() - os.stat(stamp).st_mtime < every:
-            return 0
+            return 0, 0
     except OSError:
         pass
     try:
         os.close(layout.open_creating(stamp, os.O_WRONLY))
         os.utime(stamp)
     except OSError:
-        return 0
-    swept = 0
+        return 0, 0
+    swept = freed = 0
     for folder in ("tmp", "locks"):
         try:
             names = os.listdir(f"{layout.root}/{folder}")
         except OSError:
             continue
         for name in names:
-            swept += name != ".swept" and sweep_file(f"{layout.root}/{folder}/{name}", older_than)
-    return swept + sweep_flights(layout, older_than)
+            path = f"{layout.root}/{folder}/{name}"
+            size = _size(path)
+            if name != ".swept" and sweep_file(path, older_than):
+                swept += 1
+                freed += size
+    return swept + sweep_flights(layout, older_than), freed
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 def sweep_file(path: str, older_than: float) -> bool:

@@ -18,6 +18,7 @@ import time
 from neuron_store.store.layout import KEY_LENGTH, Layout, discard, is_hex, read_file
 
 ADD, REPLACE = "add", "replace"
+IDENTITY_LENGTH = 16  # hex digits that name a remote
 _ASIDE_LENGTH = len(".") + KEY_LENGTH + len(".") + 8
 _CLOCKS_DIFFER = 5.0  # seconds; what was queued later than that from now was queued by a clock that was wrong
 
@@ -93,6 +94,18 @@ def _names(layout: Layout, identity: str) -> "list[str]":
         return os.listdir(layout.queue_path(identity))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def dangling(layout: Layout) -> "list[tuple[str, Queued]]":
+    """Return what is queued, for the remote of which identity, and has no result any more. Raises OSError."""
+    remotes = _names(layout, "")
+    return [
+        (identity, entry)
+        for identity in remotes
+        if is_hex(identity, IDENTITY_LENGTH)
+        for entry in queued(layout, identity)
+        if not layout.has_result(entry.key)
+    ]
 
 
 def queue_length(layout: Layout, identity: str) -> int:

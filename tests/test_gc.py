@@ -3,16 +3,19 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Host
 from stores import DAY, add_result, blobs_in, direct_key_of, directs_of, keys_of, store_bytes
 
 from neuron_store.store.collection.collector import collect
-from neuron_store.store.collection.limits import Limits
+from neuron_store.store.collection.limits import Limits, free_space
 from neuron_store.store.queue import enqueue
 from neuron_store.store.registry.contexts import Context
 from neuron_store.store.writing import Writing
@@ -177,7 +180,7 @@ def test_what_cannot_be_pinned_is_said(host):
         ("unpin",),
     ):
         done = host.cli(*arguments, check=False)
-        assert done.returncode == 1
+        assert done.returncode == (2 if arguments == ("unpin",) else 1)
         assert done.stderr.startswith("neuron-store: ")
         assert "Traceback" not in done.stderr
 
@@ -249,6 +252,70 @@ def test_a_record_of_a_newer_format_keeps_all_blobs(host):
     assert len(blobs_in(host.store)) == 2
 
 
+def disk_bytes(store):
+    return sum(path.lstat().st_blocks * 512 for path in (store / "blobs").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("limit", [("--max-size", "1k"), ("--min-free", "100%"), ("--max-size", "1k", "-c", "2.14")])
+@pytest.mark.parametrize("dry", [False, True])
+def test_while_no_blob_may_go_no_result_is_lost_for_the_sake_of_room(host, limit, dry):
+    keys = {add_result(host.layout, number, age=9 * DAY) for number in range(3)}
+    store_bytes(host.layout, b"nobody's" * 1000)
+    (host.store / "results/00").mkdir()
+    (host.store / "results/00" / ("0" * 32)).write_bytes(b"neuron-store result 2 what we cannot know\n{}")
+    told = gc(host, *limit, *["--dry-run"] * dry)
+    assert (told["removed"], told["freed_bytes"]) == ({}, 0)
+    assert told["unmet"] == ["free_space" if "--min-free" in limit else "size"]
+    assert told["before_bytes"] == told["after_bytes"] >= 300_000
+    assert told["results"] == 3
+    assert keys < keys_of(host.store)
+
+
+def test_what_is_said_to_be_freed_while_no_blob_may_go_is_what_was_freed(host):
+    for number in range(3):
+        add_result(host.layout, number, age=9 * DAY)
+    (host.store / "results/00").mkdir()
+    (host.store / "results/00" / ("0" * 32)).write_bytes(b"neuron-store result 2 what we cannot know\n{}")
+    held = disk_bytes(host.store)
+    foreseen, told = gc(host, "--max-count", 1, "--dry-run"), gc(host, "--max-count", 1)
+    assert foreseen["removed"] == told["removed"]
+    assert removed(told) == {"count": 2}
+    assert told["freed_bytes"] < 50_000
+    assert told["after_bytes"] > 300_000
+    assert disk_bytes(host.store) == held
+    said = host.cli("gc").stderr
+    assert "1 record cannot be read, or another version wrote them" in said
+    assert "`neuron-store verify` tells which" in said
+
+
+def test_uploads_of_results_that_are_gone_leave_the_queue(host):
+    keys = [add_result(host.layout, number) for number in range(3)]
+    for key in keys:
+        enqueue(host.layout, REMOTE, key)
+    os.unlink(host.layout.result_path(keys[0]))
+    assert removed(gc(host, "--dry-run"))["orphaned_direct_entries"] == 2
+    assert removed(gc(host))["orphaned_direct_entries"] == 2
+    assert set(os.listdir(host.store / "queue" / REMOTE)) == set(keys[1:])
+    host.cli("clear", "--yes", "--all")
+    assert os.listdir(host.store / "queue" / REMOTE) == []
+    assert host.cli("verify").returncode == 0
+
+
+def test_the_disk_that_counts_is_that_of_the_blobs(host):
+    elsewhere = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        add_result(host.layout, 1)
+        blobs = host.store / "blobs"
+        shutil.move(blobs, elsewhere / "blobs")
+        blobs.symlink_to(elsewhere / "blobs")
+        whole = os.statvfs(elsewhere)
+        if os.stat(elsewhere).st_dev == os.stat(host.store).st_dev:
+            pytest.skip("/dev/shm is no disk of its own")
+        assert free_space(host.layout)[1] == whole.f_blocks * whole.f_frsize
+    finally:
+        shutil.rmtree(elsewhere)
+
+
 def test_torn_records_stale_files_and_lost_entries_go(host):
     key = add_result(host.layout, 1)
     os.truncate(host.layout.result_path(key), 100)
@@ -257,6 +324,7 @@ def test_torn_records_stale_files_and_lost_entries_go(host):
     os.utime(stale, (1, 1))
     told = gc(host)
     assert removed(told) == {"damaged": 1, "orphaned_direct_entries": 1, "unnamed_blobs": 1, "stale_files": 1}
+    assert told["removed"]["stale_files"]["bytes"] == len(b"torn")
     assert (keys_of(host.store), blobs_in(host.store), directs_of(host.store)) == (set(), set(), set())
     assert not stale.exists()
 
@@ -314,12 +382,21 @@ def test_an_empty_or_absent_store_has_nothing_to_collect(host):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--max-size", "much"), ("--older-than", "-3d"), ("--min-free", "101%"), ("--keep-compilers", "0")]
+    ("option", "value", "remedy"),
+    [
+        ("--max-size", "much", "such as 500M, 200G"),
+        ("--older-than", "-3d", "such as 90s, 15m"),
+        ("--older-than", "1M", "such as 90s, 15m"),
+        ("--older-than", "1y", "such as 90s, 15m"),
+        ("--min-free", "101%", "such as 10%"),
+        ("--keep-compilers", "0", "greater than or equal to 1"),
+    ],
 )
-def test_a_limit_that_is_none_is_refused(host, arguments):
+def test_a_limit_that_is_none_is_refused(host, option, value, remedy):
     key = add_result(host.layout, 1)
-    done = host.cli("gc", *arguments, check=False)
+    done = host.cli("gc", option, value, check=False)
     assert done.returncode == 2
+    assert remedy in done.stderr
     assert "Traceback" not in done.stderr
     assert keys_of(host.store) == {key}
 

@@ -9,7 +9,10 @@ import time
 
 import pytest
 from cli_remotes import answer, ns
+from conftest import VERSION
 from stock_setup import FLAGS, FOLDER, graph, module_name, renamed, stock, write_entry
+
+from neuron_store.cli.process_sessions import end_sessions
 
 LOCK = "model.hlo_module.pb.lock"
 
@@ -128,6 +131,8 @@ def test_a_failure_is_told_and_the_others_go_on(host, tmp_path):
     collected(host, cache, 3)
     failing = {"STANDIN_FAIL_ONCE": str(tmp_path / "once")}
     done = ns(host, "precompile", cache, "--write-back", "-j", 1, code=1, **failing)
+    assert done.stdout.startswith("precompiled 2 modules in ")
+    assert "; 2 compiled in " in done.stdout
     assert "failed with 70" in done.stdout
     assert "ERROR: the stand-in was told to fail" in done.stdout
     assert "1 module could not be compiled" in done.stderr
@@ -158,6 +163,51 @@ def test_what_is_not_pending_is_left_alone(host, tmp_path):
     assert told["left_out"] == {"other_version": 1, "running": 1, "traced": 1, "unreadable": 1}
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
     assert "nothing is pending" in ns(host, "precompile", cache).stdout
+
+
+@pytest.mark.parametrize("left", [b"", b"half"])
+def test_what_a_killed_compile_left_is_no_part_of_the_finished_module(host, tmp_path, left):
+    collected(host, tmp_path / "c", 1)
+    entry = entry_of(tmp_path / "c", 0)
+    for name in ("wrapped_neff.hlo", "model.neff", "model.hlo.pb"):
+        (entry / name).write_bytes(left)
+    assert answer(host, "precompile", tmp_path / "c", "--write-back")["written_back"] == 1
+    assert sorted(path.name for path in entry.iterdir()) == [
+        "compile_flags.json", "model.done", "model.hlo_module.pb", "model.neff",
+    ]  # fmt: skip
+    assert (entry / "model.hlo_module.pb").read_bytes() == graph()
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--output={0}"], "place_option"),
+        (["--output", "{0}"], "place_option"),
+        (["-o", "{0}"], "place_option"),
+        (["-o{0}"], "place_option"),
+        (["--outp={0}"], "place_option"),
+        (["--logf={0}"], "place_option"),
+        (["--tensorizer-options=$HOME", "--output={0}"], "place_option"),
+        (["other.hlo"], "several_inputs"),
+        (["@options"], "response_file"),
+    ],
+)
+def test_an_entry_does_not_choose_what_is_compiled_to_where(host, tmp_path, more, reason):
+    flags = [*FLAGS, *(word.format(tmp_path / "chosen.neff") for word in more)]
+    write_entry(tmp_path / f"c/{FOLDER}/{module_name(graph(), flags)}", graph(), flags)
+    told = answer(host, "precompile", tmp_path / "c", "--write-back")
+    assert (told["modules"], told["left_out"]) == (0, {reason: 1})
+    assert host.runs == []
+    assert not (tmp_path / "chosen.neff").exists()
+    said = ns(host, "precompile", host.model("g.hlo", graph()), "--", *flags, code=2).stderr
+    assert "options of the compile alone" in said
+
+
+def test_options_with_which_a_compile_is_not_cached_are_compiled_with(host, tmp_path):
+    flags = [*FLAGS, "--tensorizer-options=--x=$HOME/y"]
+    entry = write_entry(tmp_path / f"c/{FOLDER}/{module_name(graph(), flags)}", graph(), flags)
+    assert answer(host, "precompile", tmp_path / "c", "--write-back")["written_back"] == 1
+    assert (entry / "model.done").exists()
 
 
 def test_an_entry_that_another_finished_meanwhile_stays_its(host, tmp_path):
@@ -207,6 +257,72 @@ def test_an_end_before_its_time_ends_the_compilers_and_leaves_nothing_half_done(
     assert [pid for pid in running if int(pid) != os.getpid()] == []
 
 
+STUBBORN = """
+import os, signal, sys, time
+if "--version" in sys.argv:
+    print("NeuronX Compiler version {version}")
+    sys.exit(0)
+if os.fork() == 0 or "{both}":
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    open({started!r} + str(os.getpid()), "w").close()
+time.sleep(600)
+"""
+
+
+def stubborn(host, tmp_path, *, both):
+    """Install a compiler whose child ignores signals, or `both` of them; return how to wait until these ignore them."""
+    started = tmp_path / "started-"
+    code = STUBBORN.format(version=VERSION, both="yes" if both else "", started=str(started))
+    host.compiler.write_text(f"#!{sys.executable} -IS\n{code}")
+
+    def wait():
+        while len(list(tmp_path.glob("started-*"))) < 1 + both:
+            time.sleep(0.01)
+
+    return wait
+
+
+def still_running(tmp_path):
+    found = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout.split()
+    return [pid for pid in found if int(pid) != os.getpid()]
+
+
+def test_what_a_compiler_started_ends_with_it_even_if_it_ignores_signals(host, tmp_path):
+    write_entry(tmp_path / f"c/{FOLDER}/MODULE_1+d7517139", graph(), FLAGS)
+    wait = stubborn(host, tmp_path, both=False)
+    command = [sys.executable, "-m", "neuron_store.cli", "precompile", str(tmp_path / "c")]
+    process = subprocess.Popen(
+        command, env=host.environ({}), cwd=host.work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == -signal.SIGINT
+    assert still_running(tmp_path) == []
+
+
+def test_a_compile_that_ignores_signals_is_killed_and_the_shim_tidies_up(host, tmp_path):
+    wait = stubborn(host, tmp_path, both=True)
+    model = host.model("g.hlo", graph())
+    shim = subprocess.Popen(
+        ["neuronx-cc", "compile", model, "--output=o.neff", *FLAGS],
+        executable=host.launcher,
+        env=host.environ({}),
+        cwd=host.work,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait()
+    end_sessions([shim], 1.0)
+    assert still_running(tmp_path) == []
+    counted = host.counters()
+    counted.pop("pass_version", None)
+    assert counted == {"miss_killed": 1}
+    assert host.leftovers() == []
+
+
 def test_no_more_at_once_than_memory_allows(host, tmp_path):
     cache = tmp_path / "cache"
     collected(host, cache, 3)
@@ -214,6 +330,13 @@ def test_no_more_at_once_than_memory_allows(host, tmp_path):
     done = ns(host, "precompile", cache, "-j", 3, "--memory-per-job", 1e9)
     assert "1 would fit" in done.stderr
     assert "3 at once" in done.stdout
+
+
+def test_jobs_that_there_are_not_need_no_memory(host, tmp_path):
+    collected(host, tmp_path / "cache", 1)
+    done = ns(host, "precompile", tmp_path / "cache", "-j", 100_000)
+    assert "would fit" not in done.stderr
+    assert "1 at once" in done.stdout
 
 
 def test_bad_arguments_are_said(host, tmp_path):

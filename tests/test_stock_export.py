@@ -64,6 +64,24 @@ def test_a_failed_or_unfinished_entry_is_completed_and_a_locked_one_left(host, t
     assert stock(host, tmp_path / "stock", host.work / "graph1.pb", shim=False)[0] == "hit"
 
 
+@pytest.mark.parametrize("left", [b"", b"half"])
+@pytest.mark.parametrize("graphs", ["kept", "not kept"])
+def test_what_a_killed_compile_left_is_no_part_of_the_entry(host, tmp_path, left, graphs):
+    if graphs == "not kept":
+        host.env["NEURON_STORE_KEEP_INPUTS_BYTES"] = "0"
+    compiled(host, tmp_path, 1)
+    entry = write_entry(tmp_path / "stock" / FOLDER / module_name(graph(), list(FLAGS)), graph()[:99], FLAGS)
+    for name in ("wrapped_neff.hlo", "model.hlo.pb"):
+        (entry / name).write_bytes(left)
+    for exported in (1, 0):
+        told = answer(host, "export", tmp_path / "stock")
+        assert (told["exported"], told["left_out"]) == (exported, {} if exported else {"present": 1})
+    there = {path.name for path in entry.iterdir()}
+    assert there - {"model.hlo_module.pb"} == {"compile_flags.json", "model.done", "model.neff"}
+    assert ("model.hlo_module.pb" in there) == (graphs == "kept")
+    assert graphs == "not kept" or (entry / "model.hlo_module.pb").read_bytes() == graph()
+
+
 def test_the_wrapped_neff_goes_with_it(host, tmp_path):
     model = host.model("graph.pb", graph())
     stock(host, tmp_path / "first", model, STANDIN_WRAPPED="w")
@@ -212,6 +230,22 @@ def test_keys_and_compilers_choose(host, tmp_path):
     assert answer(host, "export", tmp_path / "none", "--compiler", "9.9")["exported"] == 0
     assert answer(host, "export", tmp_path / "all", "--compiler", VERSION[:4])["exported"] == 2
     assert "no result" in ns(host, "export", tmp_path / "x", "0123456789ab", code=1).stderr
+
+
+def test_a_folder_may_be_written_as_a_url(host, tmp_path):
+    compiled(host, tmp_path, 1)
+    assert answer(host, "export", f"file://{tmp_path}/stock")["exported"] == 1
+    assert (tmp_path / "stock" / FOLDER / module_name(graph(), list(FLAGS)) / "model.done").exists()
+    assert "read-only" in ns(host, "export", f"file://{tmp_path}/stock|read-only", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "destination", ["", "https://huggingface.co/a/b", "hf:/a/b", "file:/x", "file://x/y", "hf://a"]
+)
+def test_what_is_neither_a_folder_nor_a_repo_is_a_usage_error(host, destination):
+    before = sorted(host.work.iterdir())
+    ns(host, "export", destination, code=2)
+    assert sorted(host.work.iterdir()) == before
 
 
 # -- repos -----------------------------------------------------------------------------------------------------------

@@ -137,6 +137,12 @@ def test_what_depends_on_files_is_left_out(host, tmp_path):
     assert answer(host, "import", tmp_path / "c")["left_out"] == {"file_option": 1}
 
 
+def test_options_that_say_where_the_neff_goes_are_no_module_s(host, tmp_path):
+    flags = [*FLAGS, "--output=/elsewhere.neff"]
+    write_entry(tmp_path / f"c/{FOLDER}/{module_name(graph(), flags)}", graph(), flags, neff=b"NEFF")
+    assert answer(host, "import", tmp_path / "c")["left_out"] == {"place_option": 1}
+
+
 def test_variables_that_were_set_can_be_told(host, tmp_path):
     write_entry(tmp_path / f"c/{FOLDER}/MODULE_1+d7517139", graph(), FLAGS, neff=b"NEFF")
     ns(host, "import", tmp_path / "c", "--env", "XLA_FLAGS=--x")

@@ -592,10 +592,10 @@ def test_a_lock_that_was_swept_away_is_not_the_lock(layout):
     first.release()
     opened = os.open(layout.lock_path(UPLOADER), os.O_RDWR)
     os.utime(layout.lock_path(UPLOADER), (1, 1))
-    assert sweep(layout, every=0.0) == 1
+    assert sweep(layout, every=0.0)[0] == 1
     assert second.try_take()
     os.utime(layout.lock_path(UPLOADER), (1, 1))
-    assert sweep(layout, every=0.0) == 0
+    assert sweep(layout, every=0.0) == (0, 0)
     assert not first.try_take()
     os.close(opened)
 
@@ -779,8 +779,10 @@ def test_an_uploader_that_is_killed_at_any_moment_loses_nothing_and_doubles_noth
     host = make_process("store")
     chance = random.Random(7)
     keys = []
-    killed = 0
-    for turn in range(50):
+    killed = turn = 0
+    # A slow machine lets them live longer, until one of them has done something.
+    while turn < 50 or (turn < 200 and not hub.commits(REPO)):
+        turn += 1
         new = fill(host.layout, range(4 * turn, 4 * turn + 4))
         queue_all(host.layout, host.remote, new)
         keys += new

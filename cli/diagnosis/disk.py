@@ -10,6 +10,7 @@ from neuron_store.cli.diagnosis.storage import existing_folder
 from neuron_store.cli.diagnosis.surroundings import Surroundings
 from neuron_store.shim.quantities import read_share
 from neuron_store.store.collection.limits import free_space
+from neuron_store.store.layout import Layout
 
 _LEAST = 1 << 30  # bytes; large NEFFs have most of that
 _LEAST_FILES = 1000
@@ -41,8 +42,8 @@ AREA = Area(
 
 def examine(here: Surroundings) -> Iterator[Finding]:
     """Look at the free space of the store's disk."""
-    folder = existing_folder(here.layout.root)
-    free, whole = free_space(folder)
+    folder = existing_folder(here.layout.bulk_folder())
+    free, whole = free_space(Layout(folder))
     files = os.statvfs(folder)
     facts: dict[str, Any] = {"free": free, "whole": whole, "path": folder}
     said = f"{presentation.size(free)} of {presentation.size(whole)} are free where {folder} lies"

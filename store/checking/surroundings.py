@@ -10,6 +10,7 @@ from neuron_store.store.checking.blob_files import is_young
 from neuron_store.store.checking.faults import DANGLING, STALE_LOCK, UNREADABLE, Finding
 from neuron_store.store.checking.view import View
 from neuron_store.store.layout import FOLDERS, KEY_LENGTH, is_hex
+from neuron_store.store.queue import IDENTITY_LENGTH
 
 WITH_RECORDS = ("results", "direct", "blobs")
 _NOTES = ("compilers", "in-flight", "remotes", "contexts", "events", "pins", "imports", "collection")
@@ -63,7 +64,7 @@ def _look_at_queue(view: View, keys: "set[str]", findings: list[Finding]) -> Non
     for remote in view.listing(f"{view.layout.root}/queue", findings):
         if remote.name == _HURRY and not remote.is_dir():
             continue
-        if not (is_hex(remote.name, 16) and remote.is_dir()):
+        if not (is_hex(remote.name, IDENTITY_LENGTH) and remote.is_dir()):
             findings.append(view.foreign(remote.path))
             continue
         for entry in view.listing(remote.path, findings):

@@ -19,7 +19,9 @@ Nobody is made to wait, and a collector that is killed leaves a store that is as
   than the horizon, and go next time.
 - What is queued is read after the records: a result is queued within its writer's mark, so one that is not queued
   yet is newer than the horizon. Queue and pins are asked again before each record goes.
-- A record that cannot be read, or is of a newer format, may name any blob: while there is one, no blob goes.
+- A record that cannot be read, or is of a newer format, may name any blob: while there is one, no blob goes, and no
+  result for the sake of size or free space, which would be lost and hardly free a byte.
+- What is queued without a record can never be uploaded: the record came first, and has gone since.
 - Killed between records and blobs: blobs without a name, which the next collection removes. Killed while a blob is aside:
   the next collection puts it back, then looks at it like at any other.
 - One collector at a time on a host, by a lock that dies with it. Two hosts' collectors on one store both only remove
@@ -60,6 +62,7 @@ from neuron_store.store.collection.pins import is_pinned
 from neuron_store.store.collection.removal import ASIDE, put_back, remove_blob, settled
 from neuron_store.store.layout import Layout, discard
 from neuron_store.store.locks import sweep
+from neuron_store.store.queue import dangling, dequeue
 from neuron_store.store.upload_lock import UploadLock
 from neuron_store.store.writing import unchanging_since
 
@@ -145,7 +148,7 @@ class _Collection:
             put_back_all(layout)
         held = take_inventory(layout, self._tick)
         protection = read_protection(layout)
-        choice = choose(held, self._limits, protection, time.time(), free_space(layout.root))
+        choice = choose(held, self._limits, protection, time.time(), free_space(layout))
         self._quarantined = measure_quarantine(layout)[1]
         report.before = held.size + self._quarantined
         report.unread = len(held.unknown)
@@ -166,9 +169,10 @@ class _Collection:
         report = self._report
         report.tallies = choice.tallies
         report.add(DAMAGED, len(held.damaged), 0)
-        if not held.unknown:
+        if not held.blobs_stay:
             report.add(UNNAMED, held.loose_blobs, held.loose)
         report.add(DIRECTS, held.orphans, held.loose_directs)
+        report.add(DIRECTS, len(dangling(self._layout)), 0)
         report.add(QUARANTINED, *weigh_expired(self._layout, self._quarantine_age(held)))
         report.results = len(held.keys) - len(choice.reasons)
 
@@ -178,7 +182,7 @@ class _Collection:
         if limits.selective:
             return QUARANTINE_AGE
         too_large = limits.size is not None and held.size + self._quarantined > limits.size
-        too_full = limits.free is not None and free_space(self._layout.root)[0] < limits.free
+        too_full = limits.free is not None and free_space(self._layout)[0] < limits.free
         return 0.0 if limits.everything or too_large or too_full else QUARANTINE_AGE
 
     # -- removing ----------------------------------------------------------------------------------------------------
@@ -192,9 +196,10 @@ class _Collection:
                 report.add(DAMAGED, 1, size_of(status))
         gone = self._remove_results(held, choice)
         self._remove_directs(gone, held)
+        self._remove_queued()
         self._remove_blobs(held)
         report.results = len(held.keys) - len(gone)
-        report.add(TEMPORARY, sweep(self._layout, every=0.0), 0)
+        report.add(TEMPORARY, *sweep(self._layout, every=0.0))
         report.add(CONTEXTS, collect_contexts(self._layout, protection), 0)
         report.add(QUARANTINED, *expire(self._layout, self._quarantine_age(held)))
         report_size = report.before - report.freed - measure_quarantine(self._layout)[1]
@@ -231,7 +236,7 @@ class _Collection:
         freed = 0
         for blob in held.named[place]:
             held.blob_names[blob] -= 1
-            freed += 0 if held.blob_names[blob] else held.blob_sizes[blob]
+            freed += 0 if held.blob_names[blob] or held.blobs_stay else held.blob_sizes[blob]
         return freed
 
     def _remove_directs(self, gone: set[str], held: Inventory) -> None:
@@ -244,14 +249,21 @@ class _Collection:
                 continue
             if not key and time.time() - status.st_mtime < _STALE:
                 continue
-            if key and os.path.exists(self._layout.result_path(key)):
+            if key and self._layout.has_result(key):
                 continue
             discard(entry.path)
             if key not in gone:
                 self._report.add(DIRECTS, 1, size_of(status))
 
+    def _remove_queued(self) -> None:
+        """Take out of the queue what has no result any more."""
+        for identity, entry in dangling(self._layout):
+            status = settled(self._layout.queue_path(identity, entry.key), self._horizon)
+            if status is not None and dequeue(self._layout, identity, entry):
+                self._report.add(DIRECTS, 1, size_of(status))
+
     def _remove_blobs(self, held: Inventory) -> None:
-        if held.unknown:
+        if held.blobs_stay:
             return
         for entry in entries_of(self._layout, "blobs", []):
             digest = digest_of(entry.name)

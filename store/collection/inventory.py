@@ -72,6 +72,11 @@ class Inventory:
         return self._places.get(digest, -1)
 
     @property
+    def blobs_stay(self) -> bool:
+        """Whether no blob may go, since it cannot be told which have a name."""
+        return bool(self.unknown)
+
+    @property
     def size(self) -> int:
         """Bytes of the whole store: each blob once."""
         return sum(self.sizes) + sum(self.blob_sizes) + self.loose + self.loose_directs

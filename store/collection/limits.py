@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from neuron_store.store.collection.inventory import Inventory
 from neuron_store.store.collection.pins import models_by_key, read_pins
 from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex
+from neuron_store.store.queue import IDENTITY_LENGTH
 
 # Why a result goes; the order in which limits are applied.
 DAMAGED, AGE, COMPILER, SELECTED, COUNT, SIZE, FREE = (
@@ -65,9 +66,9 @@ class Limits:
         return all(limit is None for limit in (self.size, self.count, self.age, self.compilers, self.free))
 
 
-def free_space(path: str) -> tuple[int, int]:
-    """Return the bytes that are free to us on the file system of `path`, and all that it has. Raises OSError."""
-    found = os.statvfs(path)
+def free_space(layout: Layout) -> tuple[int, int]:
+    """Return the bytes that are free to us on the file system of the store's blobs, and all it has. Raises OSError."""
+    found = os.statvfs(layout.bulk_folder())
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
@@ -103,7 +104,7 @@ def queued_keys(layout: Layout, identity: str = "") -> set[str]:
     except FileNotFoundError:
         return found
     for remote in remotes:
-        if is_hex(remote, 16) and identity in ("", remote):
+        if is_hex(remote, IDENTITY_LENGTH) and identity in ("", remote):
             names = os.listdir(f"{layout.root}/queue/{remote}")
             # One that is being taken out (.<key>.<digits>) is as good as queued.
             found.update(name.lstrip(".")[:KEY_LENGTH] for name in names)
@@ -153,6 +154,7 @@ class _Choosing:
         self._free = space[0]
         self._names = inventory.blob_names[:]  # how many of those that stay name each blob
         self._freed = 0
+        self._loose = 0 if inventory.blobs_stay else inventory.loose  # bytes
         self._line: list[int] = []  # results that stay so far, the least recently used first
         self._left = 0  # how many of them stay while some are taken
         self.choice = Choice()
@@ -222,22 +224,28 @@ class _Choosing:
         if self._limits.selective:
             total = self._selected_bytes()
         else:
-            total = self._held.size - self._held.loose - self._held.loose_directs - self._freed
+            total = self._held.size - self._loose - self._held.loose_directs - self._freed
         begun = self._freed
-        self._take_while(SIZE, lambda _: total - (self._freed - begun) > allowed, until=True)
+        if not self._held.blobs_stay:
+            self._take_while(SIZE, lambda _: total - (self._freed - begun) > allowed, until=True)
+        elif total > allowed:
+            self.choice.unmet.append(SIZE)  # results would be lost, and hardly a byte be won
 
     def _selected_bytes(self) -> int:
         blobs = {blob for place in self._line for blob in self._held.named[place]}
         return sum(self._held.blob_sizes[blob] for blob in blobs) + sum(self._held.sizes[p] for p in self._line)
 
     def _take_for_space(self, wanted: int) -> None:
-        free = self._free + self._held.loose + self._held.loose_directs
+        free = self._free + self._loose + self._held.loose_directs
         youngest = (self._now - self._limits.spare) * 1e9
-        self._take_while(
-            FREE,
-            lambda place: free + self._freed < wanted and (not self._limits.spare or self._held.used[place] < youngest),
-            until=True,
-        )
+        if not self._held.blobs_stay:
+            self._take_while(
+                FREE,
+                lambda place: (
+                    free + self._freed < wanted and (not self._limits.spare or self._held.used[place] < youngest)
+                ),
+                until=True,
+            )
         if free + self._freed < wanted and FREE not in self.choice.unmet:
             self.choice.unmet.append(FREE)
 
@@ -257,7 +265,7 @@ class _Choosing:
         freed = held.sizes[place]
         for blob in held.named[place]:
             self._names[blob] -= 1
-            freed += 0 if self._names[blob] else held.blob_sizes[blob]
+            freed += 0 if self._names[blob] or held.blobs_stay else held.blob_sizes[blob]
         self._freed += freed
         self.choice.reasons[place] = reason
         tally = self.choice.tallies.setdefault(reason, Tally())

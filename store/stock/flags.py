@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST_FLAGS = 1 << 20  # bytes
 _MOST_FLAGS = 10_000
 _DIGITS = 8
-_LOGFILE = "--logfile"
+_LOGFILE, _OUTPUT = "--logfile", "--output"
 
 
 def json_hash(flags: "Sequence[str]") -> str:
@@ -49,6 +49,19 @@ def without_logfile(flags: "Sequence[str]") -> "list[str]":
         elif not flag.startswith(_LOGFILE + "="):
             kept.append(flag)
     return kept
+
+
+def place_in(flags: "Sequence[str]") -> str:
+    """Return the option that names where the NEFF or a log file goes, perhaps abbreviated; "" if there is none."""
+    return next((flag for flag in flags if _names_place(flag.partition("=")[0])), "")
+
+
+def _names_place(name: str) -> bool:
+    if " " in name:  # a value
+        return False
+    if not name.startswith("--"):
+        return name.startswith("-o")
+    return len(name) > 2 and any(full.startswith(name) for full in (_OUTPUT, _LOGFILE))
 
 
 def encode_flags(flags: "Sequence[str]") -> bytes:

@@ -3,27 +3,32 @@
 import os
 
 from neuron_store.store.layout import discard
-from neuron_store.store.stock.names import DONE, FAILURE_LOG
+from neuron_store.store.stock.names import DONE, FAILURE_LOG, FLAGS, GRAPHS, NEFF, WRAPPED_NEFF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     # Writes a file's content to an open, empty file.
     Write = Callable[[int], None]
 
 _TEMPORARY = ".neuron-store-"
+_PARTS = (*GRAPHS, FLAGS, NEFF, WRAPPED_NEFF, FAILURE_LOG)
 
 
-def write_finished(folder: str, files: "Mapping[str, Write]") -> None:
+def write_finished(folder: str, files: "Mapping[str, Write]", keep: "Collection[str]" = ()) -> None:
     """Make a finished entry in `folder`, whose parents are made if need be. Raises OSError, or what a writer raises.
 
-    A failure's log that lies there goes, before the mark comes.
+    What lies there of an entry goes, before the mark comes, but for the names to `keep`: a compile that was killed may
+    have left half of it.
     """
     os.makedirs(folder, exist_ok=True)
+    discard(f"{folder}/{DONE}")
     for name, write in files.items():
         write_file(folder, name, write)
-    discard(f"{folder}/{FAILURE_LOG}")
+    for name in _PARTS:
+        if name not in files and name not in keep:
+            discard(f"{folder}/{name}")
     write_file(folder, DONE, lambda _descriptor: None)
 
 
