@@ -213,7 +213,7 @@ def _read_variables(words: list[str], chosen: Settings) -> dict[bytes, bytes]:
 
 
 def _import_folder(made: Imported, intake: Intake, compiler: str, jobs: int) -> None:
-    found = list(find_entries(made.source, made.pass_over))
+    found = list(find_entries(made.source, made.pass_over, follow_links=True))
     _require_version(made.source, compiler, [entry.version for entry in found])
     entries = [entry for entry in found if entry.version.startswith(compiler)]
     with _progress(len(entries)) as advance, _workers(min(jobs, len(entries) // _FEW)) as executor:

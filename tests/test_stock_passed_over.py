@@ -105,6 +105,13 @@ def test_a_link_from_one_version_to_another_is_not_believed(host, tmp_path):
     assert load_result(host.layout, key).provenance["compiler_version"] == "2.13.0.0+00000000"
 
 
+def test_status_tells_of_a_versions_link_as_of_what_cleanup_leaves_alone(host, tmp_path):
+    make_entry(tmp_path / "other" / FOLDER / MODULE)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / FOLDER).symlink_to(tmp_path / "other" / FOLDER)
+    assert answer(host, "stock", "status", tmp_path / "cache")["passed_over"] == {"linked": 1}
+
+
 def test_links_that_lead_in_a_circle_are_no_way(host, tmp_path):
     make_entry(tmp_path / "cache" / FOLDER / MODULE)
     (tmp_path / "cache" / FOLDER / FOLDER).symlink_to("..")

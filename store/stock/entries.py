@@ -135,14 +135,16 @@ def state_of(module: str, sizes: "dict[str, int]", odd: "Collection[str]" = ()) 
     return PENDING
 
 
-def find_entries(root: str, pass_over: "Callable[[str, str], None] | None" = None) -> "Iterator[StockEntry]":
+def find_entries(
+    root: str, pass_over: "Callable[[str, str], None] | None" = None, *, follow_links: bool = False
+) -> "Iterator[StockEntry]":
     """Yield the entries below `root`: a cache, a folder with caches in it, one version's folder, or one entry.
 
-    In order of their paths. A link is followed where it is a version's folder. `pass_over` is called with path and
+    In order of their paths. With `follow_links`, a link is followed where it is a version's folder. `pass_over` is called with path and
     reason of what is called like an entry and is none, and of folders that cannot be read; but of a version's, an entry
     in the state UNREADABLE is yielded. Raises OSError if it is `root` that cannot be read.
     """
-    finder = _Finder(pass_over or (lambda _path, _reason: None))
+    finder = _Finder(pass_over or (lambda _path, _reason: None), follow_links=follow_links)
     root = os.path.abspath(root)
     parent, name = os.path.split(root)
     if name.startswith(MODULE_PREFIX) and not what_is_odd(os.path.basename(parent), name):
@@ -156,14 +158,15 @@ def find_entries(root: str, pass_over: "Callable[[str, str], None] | None" = Non
 class _Finder:
     """The walk of find_entries."""
 
-    def __init__(self, pass_over: "Callable[[str, str], None]") -> None:
+    def __init__(self, pass_over: "Callable[[str, str], None]", *, follow_links: bool) -> None:
         self.pass_over = pass_over
+        self._follow_links = follow_links
 
     def find(self, folder: str, names: "Collection[str]", depth: int) -> "Iterator[StockEntry]":
         for name in names:
             path = f"{folder}/{name}"
             is_link = os.path.islink(path)
-            if is_link and not _is_version_link(path):
+            if is_link and not (self._follow_links and _is_version_link(path)):
                 if name.startswith((MODULE_PREFIX, FOLDER_PREFIX)):
                     self.pass_over(path, LINKED)
             elif name.startswith(MODULE_PREFIX):
