@@ -11,6 +11,8 @@ import time
 import pytest
 from conftest import other_users_can_run
 
+from neuron_store.store.in_flight import WAITING, read_flights
+
 COMPILE = ("compile", "--framework=XLA", "--target=trn1")
 
 
@@ -91,7 +93,8 @@ def test_a_waiter_takes_over_when_the_one_who_compiles_is_killed(host):
     while not started.exists():
         time.sleep(0.005)
     second = host.start(*COMPILE, model, "--output=b.neff")
-    time.sleep(0.3)
+    while not any(flight.state == WAITING for flight in read_flights(host.layout)):
+        time.sleep(0.005)
     assert second.poll() is None
     first.kill()
     second.communicate(timeout=60)

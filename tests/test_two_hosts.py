@@ -15,6 +15,10 @@ REFERENCE = Path(neuron_store.benchmarks.__path__[0]) / "bin/neuronx-cc"
 BUILTIN = Path(neuron_store.benchmarks.__path__[0]) / "builtin"
 
 
+# A hundred processes at once keep a small machine from answering in time.
+PATIENT = {"NEURON_STORE_REMOTE_CONNECT_TIMEOUT": "120", "NEURON_STORE_REMOTE_FIRST_BYTE_TIMEOUT": "120"}
+
+
 def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -83,6 +87,7 @@ def test_four_hosts_and_a_hundred_results_meet_in_one_repo(make_host, hub):
     ranks = []
     for number, host in enumerate(hosts):
         host.use_remotes("hf://alice/cache", hub=hub)
+        host.env |= PATIENT
         for result in range(25):
             folder = host.work / f"rank{result}"
             folder.mkdir()
