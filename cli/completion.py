@@ -9,6 +9,7 @@ import typer
 
 from neuron_store.cli import presentation
 from neuron_store.cli.environment import Shell, calling_shell
+from neuron_store.cli.written import write_whole
 from neuron_store.store.errors import StoreUnavailable
 
 _NOTE = "# Completion of neuron-store."
@@ -78,6 +79,4 @@ def _quoted(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text.encode())

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from neuron_store.cli import presentation
+from neuron_store.cli.written import write_whole
 from neuron_store.shim.settings import (
     OTHER_VARIABLES,
     PREFIX,
@@ -92,7 +93,7 @@ def set_value(
         for word in parsed:
             if word != NO_REMOTE:
                 read_location(word)
-    path = Path(os.path.realpath(config_path(os.environ)))  # a link to elsewhere stays a link
+    path = Path(config_path(os.environ))
     try:
         document = tomlkit.parse(path.read_text()) if path.exists() else tomlkit.document()
     except (OSError, UnicodeDecodeError, tomlkit.exceptions.ParseError) as error:
@@ -105,9 +106,7 @@ def set_value(
         parse_setting(name, value)  # says which settings there are
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(tomlkit.dumps(document))
-        temporary.replace(path)
+        write_whole(path, tomlkit.dumps(document).encode())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
     presentation.write(f"{name} = {_shown(parsed)} in {path}\n" if value else f"{name} is not set in {path}\n")

@@ -9,6 +9,7 @@ import typer
 from neuron_store.cli import presentation
 from neuron_store.cli.context import settings
 from neuron_store.cli.remotes import saved_name, setting_source
+from neuron_store.cli.written import write_whole
 from neuron_store.store.errors import ConfigurationError, NotFound, RemoteRefused, RemoteUnavailable
 from neuron_store.store.remotes.hub_client import Faults, prepare
 from neuron_store.store.remotes.location import (
@@ -170,12 +171,9 @@ def _answer_of(error: BaseException) -> tuple[int, str]:
 def _save(repo: str) -> None:
     """Save the name where optimum-neuron looks for it, too."""
     path = saved_name()
-    temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "w") as file:
-            file.write(repo)
-        os.replace(temporary, path)
+        write_whole(path, repo.encode())
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written: {error.strerror}; set HF_HOME to another folder"

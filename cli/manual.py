@@ -3,7 +3,6 @@
 Grammar: troff with the macros of man(7), in ASCII, so that every formatter reads it alike.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from neuron_store.cli.command_tree import PROGRAM, Command, Parameter, describe,
 from neuron_store.cli.examples import EXAMPLES
 from neuron_store.cli.exit_codes import EXIT_CODES, PASSED_ON
 from neuron_store.cli.help import build, explanation
+from neuron_store.cli.written import write_whole
 from neuron_store.shim.settings import PREFIX, SETTINGS
 from neuron_store.shim.version import VERSION
 from neuron_store.store.errors import StoreUnavailable
@@ -88,9 +88,7 @@ def _install(page: str) -> Path:
         path = base / "share/man/man1" / _PAGE
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{_PAGE}.{os.getpid()}")
-            temporary.write_text(page, encoding="ascii")
-            temporary.replace(path)
+            write_whole(path, page.encode("ascii"))
         except OSError as error:
             faults.append(f"{path} cannot be written ({error.strerror})")
         else:

@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from neuron_store.cli import presentation
 from neuron_store.cli.totals import Activity, RemoteTotals, Totals, group_of
+from neuron_store.cli.written import write_whole
 from neuron_store.store.errors import ConfigurationError
 from neuron_store.store.remotes.answers import ANSWERS
 from neuron_store.store.usage import Usage
@@ -89,14 +90,17 @@ def _of_queues(queues: list[dict[str, Any]]) -> Iterator[Metric]:
 
 
 def export_metrics(file: str, activity: Activity, usage: Usage, queues: list[dict[str, Any]]) -> None:
-    """Write the metrics to `file`, whole or not at all; "-" is stdout. Raises ConfigurationError where it cannot be."""
+    """Write the metrics to `file`, whole or not at all; "-" is stdout.
+
+    Raises ConfigurationError where it cannot be written.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Metrics(activity, usage, queues))
     if file == "-":
         presentation.write(generate_latest(registry).decode())
         return
     try:
-        write_to_textfile(file, registry)
+        write_whole(file, generate_latest(registry))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigurationError(

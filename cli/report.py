@@ -2,13 +2,13 @@
 
 import os
 import sys
-import tempfile
 from typing import Annotated
 
 import typer
 
 from neuron_store.cli import presentation
 from neuron_store.cli.context import readable_store
+from neuron_store.cli.written import write_whole
 from neuron_store.store.errors import ConfigurationError
 
 _PAGE, _PICTURE = "report.html", "report.png"
@@ -61,20 +61,6 @@ def _require_place(output: str) -> None:
 def _write(output: str, data: bytes) -> None:
     """Write a file whole or not at all. Raises ConfigurationError."""
     try:
-        if os.path.exists(output) and not os.path.isfile(output):
-            with open(output, "wb") as file:  # a pipe, say
-                file.write(data)
-            return
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(output) or ".", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                umask = os.umask(0)
-                os.umask(umask)
-                os.fchmod(file.fileno(), 0o666 & ~umask)
-                os.replace(file.name, output)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_whole(output, data)
     except OSError as error:
         raise ConfigurationError(f"--output {output}: {error.strerror}; give a file that you may write") from error

@@ -13,6 +13,7 @@ from neuron_store.cli.context import local_store, settings, store_fault
 from neuron_store.cli.remotes import open_location
 from neuron_store.cli.totals import DIMENSIONS, Activity, Totals, group_of, read_activity
 from neuron_store.shim.counters import AUDIT, COUNTERS, ERROR, HIT, INCIDENT, MISS, PASS, UPLOAD
+from neuron_store.store.errors import ConfigurationError, StoreUnavailable
 from neuron_store.store.layout import Layout
 from neuron_store.store.queue import oldest, queue_length
 from neuron_store.store.remotes.answers import ANSWERS
@@ -60,6 +61,8 @@ def stats(
     ] = "",
 ) -> None:
     """Show hits, misses, the compile time that hits saved, and what the remotes answered."""
+    if prometheus == "-" and as_json:
+        raise ConfigurationError("--prometheus - and --json both want stdout; name a file for the metrics")
     layout = local_store()
     begun = presentation.moment(since) if since else 0.0
     activity = read_activity(layout, begun)
@@ -69,17 +72,19 @@ def stats(
         from neuron_store.cli.prometheus import export_metrics  # which takes a while to import
 
         export_metrics(prometheus, activity, usage, queues)
-    elif as_json:
+    if as_json:
         store = {"dir": layout.root, "results": usage.results, "blobs": usage.blobs, "bytes": usage.bytes}
         presentation.print_json({"store": store, "since": begun or None, **_as_dict(activity), "queues": queues})
+    elif prometheus:
+        pass  # they are the answer
     elif by or reasons:
         presentation.print_table(_table_by(activity, by.value) if by else _table_of_reasons(activity))
     else:
         _print_all(activity, usage, layout, every=every)
         _remark_queues(queues)
     fault = store_fault(layout)
-    if fault and not as_json:
-        presentation.remark(fault)
+    if fault:  # what was shown is what the user's state folder kept, as the store could not take it
+        raise StoreUnavailable(fault)
 
 
 def _as_dict(activity: Activity) -> dict[str, Any]:

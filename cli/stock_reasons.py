@@ -37,6 +37,7 @@ REASONS = {
     "different": "the remote has other bytes of it; --replace sends ours",
     "corrupt": "it is damaged in the store; see `neuron-store verify`",
     "present": "there already",
+    "odd_name": "a file of it has a name that is not UTF-8, which no repo takes",
     "several_inputs": "its options hold more than options",
     "place_option": "an option names where the NEFF or a log file goes, which is for its caller to say",
 }

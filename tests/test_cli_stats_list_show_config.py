@@ -143,9 +143,9 @@ def test_stats_counts_what_another_version_counted(host, ns):
 def test_stats_counts_what_the_store_could_not_take(host, ns):
     host.store.write_text("a file")
     host.cc(*COMPILE, host.model(), "--output=o.neff")
-    done = ns("stats", "--json")
+    done = ns("stats", "--json", code=1)
     assert json.loads(done.stdout)["counters"]["pass_no_writable_store"] == 1
-    done = ns("stats")
+    done = ns("stats", code=1)
     assert "pass_no_writable_store" in done.stdout
     assert done.stderr.startswith(f"neuron-store: the store {host.store} is not a folder; ")
 

@@ -163,6 +163,21 @@ def test_a_report_can_be_made_again_over_the_old_one(busy, ns):
     assert (busy.work / "page.html").stat().st_mode & 0o777 == 0o666 & ~current_umask()
 
 
+def test_a_page_that_is_a_link_stays_one_and_its_target_is_written(busy, ns):
+    (busy.work / "kept").mkdir()
+    (busy.work / "page.html").symlink_to("kept/there.html")
+    assert page_of(ns, busy).rstrip().endswith("</html>")
+    assert (busy.work / "page.html").is_symlink()
+    assert os.listdir(busy.work / "kept") == ["there.html"]
+
+
+def test_a_page_keeps_the_rights_of_the_one_that_it_replaces(busy, ns):
+    (busy.work / "page.html").write_text("old")
+    (busy.work / "page.html").chmod(0o600)
+    page_of(ns, busy)
+    assert (busy.work / "page.html").stat().st_mode & 0o777 == 0o600
+
+
 def current_umask():
     umask = os.umask(0)
     os.umask(umask)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 import time
 
 import pytest
@@ -194,6 +195,49 @@ def test_a_metrics_file_is_replaced_whole(busy, ns, tmp_path):
     ns("stats", "--prometheus", file)
     assert metrics(file.read_text())
     assert os.listdir(tmp_path / "..") and [name for name in os.listdir(tmp_path) if "prom" in name] == ["neuron.prom"]
+
+
+def test_a_metrics_file_that_is_a_link_stays_one_and_its_target_is_replaced(busy, ns, tmp_path):
+    (tmp_path / "kept").mkdir()
+    target, link = tmp_path / "kept/neuron.prom", tmp_path / "link.prom"
+    link.symlink_to(target)
+    for _ in ("there is no target yet", "there is one"):
+        ns("stats", "--prometheus", link)
+        assert link.is_symlink()
+        assert metrics(target.read_text())
+    assert os.listdir(tmp_path / "kept") == ["neuron.prom"]
+
+
+def test_metrics_are_written_into_a_pipe(busy, ns, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with open(reader) as file:
+        ns("stats", "--prometheus", pipe)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert metrics(file.read())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+@pytest.mark.parametrize(("minor", "code"), [(3, 0), (7, 2)], ids=["null", "full"])
+def test_metrics_never_replace_a_device(busy, ns, tmp_path, minor, code):
+    device = tmp_path / "device"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+    ns("stats", "--prometheus", device, code=code)
+    assert stat.S_ISCHR(device.stat().st_mode)
+
+
+def test_metrics_can_go_to_a_descriptor(busy, ns):
+    assert metrics(ns("stats", "--prometheus", "/dev/stdout").stdout)
+
+
+def test_metrics_in_a_file_leave_stdout_to_json(busy, ns, tmp_path):
+    done = ns("stats", "--prometheus", tmp_path / "x.prom", "--json")
+    assert json.loads(done.stdout)["counters"]["hit_direct"] == 1
+    assert metrics((tmp_path / "x.prom").read_text())
+    done = ns("stats", "--prometheus", "-", "--json", code=2)
+    assert done.stdout == ""
+    assert "--prometheus - and --json both want stdout" in done.stderr
 
 
 # -- what the shim tells -----------------------------------------------------------------------------------------------
