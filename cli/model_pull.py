@@ -1,5 +1,6 @@
 """What `neuron-store pull MODEL` fetches: every key of the entries that fit, and what is left to compile after it."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -16,6 +17,7 @@ from neuron_store.cli.remotes import Opened
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import NotFound
 from neuron_store.store.layout import Layout
+from neuron_store.store.registry.contexts import note_pulled
 
 
 class ModelPull:
@@ -81,6 +83,12 @@ class ModelPull:
         entry = functools.reduce(lambda one, other: one.merged_with(other), [found.entry for found in self._entries])
         here = Holders(here=self._holders.here | came, asked=self._holders.asked)
         return EntryState(Found(entry, first.place, []), here, self._model_id)
+
+    def note(self, fetched: Fetched) -> None:
+        """Note which results here are the model's, so that they are pinned, weighed and collected as such."""
+        if not self._settings.read_only:
+            with contextlib.suppress(OSError):  # they are here all the same
+                note_pulled(self._layout, self._model_id, self._state(fetched).here)
 
     def sentence(self, fetched: Fetched) -> str:
         """Say what a run of the model would still compile, now that `fetched` has come."""

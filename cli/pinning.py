@@ -44,9 +44,11 @@ def pin(
         for name in models:
             if name not in known:
                 told = (
-                    f"; it knows {', '.join(sorted(known))}" if known else "; `neuron-store run -m MODEL -- …` notes it"
+                    f"; it knows {', '.join(sorted(known))}"
+                    if known
+                    else "; `neuron-store run -m MODEL -- …` and `neuron-store pull MODEL` note it"
                 )
-                raise NotFound(presentation.printable(f"no run of {name} is noted in {layout.root}{told}"))
+                raise NotFound(presentation.printable(f"nothing of {name} is noted in {layout.root}{told}"))
     for key in found:
         pin_key(layout, key)
     for name in models:

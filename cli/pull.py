@@ -204,6 +204,8 @@ def pull(
             presentation.remark(fault)
         search.faults = []
     pulled = _fetch(layout, chosen, search, jobs)
+    if of_model is not None:
+        of_model.note(pulled.fetched)
     if as_json:
         presentation.print_json(pulled.as_dict() | (of_model.as_dict(pulled.fetched) if of_model else {}))
     else:

@@ -89,7 +89,14 @@ def synchronize(
     chosen = settings()
     layout = readable_store()
     if cache_dir:
-        _synchronize_stock(layout, chosen, repo, cache_dir, compiler, replace=replace, as_json=as_json)
+        if also_pull:
+            raise ConfigurationError(
+                "--pull does not go with --cache-dir; `neuron-store import` takes a repo's modules"
+            )
+        opened = _remotes(layout, chosen, repo, also_pull=False)[0]
+        synchronize_folder(
+            cache_dir, opened, chosen, compiler=compiler, replace=replace, timeout=timeout, as_json=as_json
+        )
         return
     if compiler or replace:
         raise ConfigurationError("--compiler and --replace go with --cache-dir")
@@ -110,14 +117,6 @@ def synchronize(
     elif pulled is not None:
         pulled.say()
     _require_all(drained, pulled, faults)
-
-
-def _synchronize_stock(
-    layout: Layout, chosen: Settings, repo: str, cache_dir: str, compiler: str, *, replace: bool, as_json: bool
-) -> None:
-    """Upload a stock cache's folder to the remote that is named, or else to the first that may be written to."""
-    opened = _remotes(layout, chosen, repo, also_pull=False)[0]
-    synchronize_folder(cache_dir, opened, chosen, compiler=compiler, replace=replace, as_json=as_json)
 
 
 def _require_all(drained: "Drained | None", pulled: "Pulled | None", faults: list[str]) -> None:

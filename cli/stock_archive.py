@@ -20,28 +20,35 @@ from neuron_store.store.stock.names import (
     DONE,
     FLAGS,
     GRAPHS,
+    MODULE_PREFIX,
     NEFF,
-    OLD_FOLDER_PREFIX,
     WRAPPED_NEFF,
     is_module,
-    is_traced,
     version_of,
+    what_is_odd,
 )
 
 _UNPACKED = (*GRAPHS, FLAGS, NEFF, WRAPPED_NEFF, DONE)
 _PIECE = 1 << 20  # bytes
 
-_Place = tuple[str, str, str]  # folder above, version, module
+_Place = tuple[str, str]  # folder above, module
 
 
 class StockArchive:
-    """A tarball, plain or compressed by gzip, bzip2, xz or zstd."""
+    """A tarball, plain or compressed by gzip, bzip2, xz or zstd.
+
+    Attributes:
+        passed_over: folder -> why it is no entry, though it is called like one.
+    """
 
     def __init__(self, path: str, folder: Path) -> None:
         """`folder` is an empty one to unpack into. Raises NotFound if the archive is damaged."""
         self._path = path
         self._folder = folder
-        self._contents = _read_contents(path)
+        self.passed_over: dict[str, str] = {}
+        self._contents: dict[_Place, dict[str, tuple[int, int]]] = defaultdict(dict)
+        for named, content in _read_files(path).items():
+            self._sort_in(named, content)
         self._numbers = {place: number for number, place in enumerate(self._contents)}
 
     def __len__(self) -> int:
@@ -69,13 +76,32 @@ class StockArchive:
         if wanted:
             raise self._changed()
 
+    def _sort_in(self, named: str, content: tuple[int, int]) -> None:
+        found = _module_in(named)
+        if found is None:
+            return
+        above, module, below = found
+        odd = what_is_odd(os.path.basename(above), module)
+        if odd:
+            self.passed_over[f"{above}/{module}".lstrip("/")] = odd
+        elif "/" not in below or not is_module(module):  # a traced model has folders
+            self._contents[(above, module)][below] = content
+
+    @property
+    def versions(self) -> list[str]:
+        """The compiler versions of its entries."""
+        return list(
+            dict.fromkeys(version for above, _ in self._contents if (version := version_of(os.path.basename(above))))
+        )
+
     @staticmethod
     def forget(entry: StockEntry) -> None:
         """Delete what was unpacked of an entry."""
         shutil.rmtree(os.path.dirname(entry.folder), ignore_errors=True)
 
     def _entry(self, place: _Place) -> StockEntry:
-        _, version, module = place
+        above, module = place
+        version = version_of(os.path.basename(above))
         sizes = {name: size for name, (_, size) in self._contents[place].items()}
         return StockEntry(f"{self._folder}/{self._numbers[place]}/{module}", version, module, sizes)
 
@@ -116,8 +142,8 @@ class StockArchive:
         return NotFound(f"{self._path} changed while it was read; import again")
 
 
-def _read_contents(path: str) -> dict[_Place, dict[str, tuple[int, int]]]:
-    """Return the entries with their files: name -> which member of the tarball holds its content, and the size of that."""
+def _read_files(path: str) -> dict[str, tuple[int, int]]:
+    """Return all files: name -> which member of the tarball holds its content, and the size of that."""
     files: dict[str, tuple[int, int]] = {}
     with open_tarball(path) as archive:
         for number, member in enumerate(archive):
@@ -128,12 +154,7 @@ def _read_contents(path: str) -> dict[_Place, dict[str, tuple[int, int]]]:
                 files[named] = files[_plain(member.linkname)]
             else:
                 files.pop(named, None)
-    found: dict[_Place, dict[str, tuple[int, int]]] = defaultdict(dict)
-    for named, content in files.items():
-        place = _place_of(named)
-        if place is not None:
-            found[place][os.path.basename(named)] = content
-    return found
+    return files
 
 
 def _plain(name: str) -> str:
@@ -141,16 +162,11 @@ def _plain(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
-def _place_of(name: str) -> "_Place | None":
-    """Return the entry that a file is of, None if it is of none."""
+def _module_in(name: str) -> "tuple[str, str, str] | None":
+    """Return the entry's folder of a file, its module, and what lies there by this file; None if it is in none."""
     parts = name.split("/")
-    if len(parts) < 3:
+    modules = [at for at in range(len(parts) - 1) if parts[at].startswith(MODULE_PREFIX)]
+    if not modules:
         return None
-    *above, folder, module, _ = parts
-    version = version_of(folder)
-    if version and (is_module(module) or is_traced(module)):
-        return "/".join(above), version, module
-    old = next((at for at, part in enumerate(parts) if part.startswith(OLD_FOLDER_PREFIX)), None)
-    if old is not None and len(parts) > old + 2 and parts[old + 1].startswith("MODULE_"):
-        return "/".join(parts[: old + 1]), "", parts[old + 1]
-    return None
+    at = next((at for at in modules if at and not what_is_odd(parts[at - 1], parts[at])), modules[0])
+    return "/".join(parts[:at]), parts[at], "/".join(parts[at + 1 :])

@@ -123,6 +123,8 @@ def export(
         presentation.print_json(made.as_dict())
     else:
         made.say()
+    if not wanted:
+        presentation.remark(f"there is no result in {layout.root} yet")
     if made.fault:
         raise RemoteError(f"not all could be exported: {made.fault}; export again to go on")
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from neuron_store.cli import presentation
 from neuron_store.cli.context import settings
 from neuron_store.cli.installed_compiler import installed_version
+from neuron_store.cli.stock_reasons import print_reasons
 from neuron_store.store.errors import ConfigurationError, NotFound
 from neuron_store.store.stock.cleanup import finish_removals, may_go, remove_entry, remove_lock
 from neuron_store.store.stock.entries import (
@@ -63,15 +64,17 @@ def status(
 ) -> None:
     """Show what is in a stock cache's folder: modules by compiler and state, and who holds its locks."""
     place = stock_folder(folder)
-    entries = list(find_entries(place))
+    passed_over = Counter[str]()
+    entries = list(find_entries(place, lambda _path, reason: passed_over.update([reason])))
     locks = _locks(entries, young_below(place))
     if as_json:
-        presentation.print_json(_as_dict(place, entries, locks))
+        presentation.print_json({**_as_dict(place, entries, locks), "passed_over": passed_over})
         return
-    if not entries:
+    if entries:
+        _print_versions(entries)
+    else:
         presentation.write(f"{place} has no module of a stock cache\n")
-        return
-    _print_versions(entries)
+    print_reasons(passed_over, "passed over")
     _print_locks(locks)
 
 

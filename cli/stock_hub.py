@@ -41,7 +41,7 @@ from neuron_store.store.remotes.stored_bytes import measure_content
 from neuron_store.store.results import save_result
 from neuron_store.store.stock.entries import state_of
 from neuron_store.store.stock.flags import LARGEST_FLAGS, decode_flags
-from neuron_store.store.stock.names import FLAGS, GRAPHS, NEFF, WRAPPED_NEFF, is_module, is_traced
+from neuron_store.store.stock.names import FLAGS, GRAPHS, MODULE_PREFIX, NEFF, WRAPPED_NEFF, is_module, what_is_odd
 from neuron_store.store.writing import Writing
 
 _FINAL = (IMPORTED, PRESENT)
@@ -61,8 +61,10 @@ class HubEntry:
 
     @property
     def state(self) -> str:
-        """Its state, by its files' names and sizes."""
-        return state_of(self.name.rpartition("/")[2], {name: file.size for name, file in self.files.items()})
+        """Its state, by its files' names and sizes, or why it is no entry."""
+        version, _, module = self.name.partition("/")
+        sizes = {name: file.size for name, file in self.files.items()}
+        return what_is_odd(FOLDER_PREFIX + version, module) or state_of(module, sizes)
 
     @property
     def digest(self) -> str:
@@ -76,9 +78,11 @@ def list_entries(opened: Opened, version: str) -> list[HubEntry]:
     found: dict[str, dict[str, RemoteFile]] = defaultdict(dict)
     for file in opened.remote.walk(FOLDER_PREFIX + version):
         parts = file.path.split("/")
-        if len(parts) == 3 and (is_module(parts[1]) or is_traced(parts[1])):
+        if len(parts) < 3 or not parts[1].startswith(MODULE_PREFIX):
+            continue
+        if len(parts) == 3:
             found[f"{version}/{parts[1]}"][parts[2]] = file
-        elif len(parts) > 3 and is_traced(parts[1]):
+        elif not is_module(parts[1]):
             found[f"{version}/{parts[1]}"].setdefault(parts[2], file)
     return [HubEntry(name, files) for name, files in sorted(found.items())]
 

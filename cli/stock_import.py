@@ -71,6 +71,10 @@ class Imported:
             self.left_out[taken.reason] += 1
             self.details.append({"module": taken.name, "reason": taken.reason, "detail": taken.detail})
 
+    def pass_over(self, path: str, reason: str) -> None:
+        """Count what is no entry, though it is called like one."""
+        self.note(Taken(path, reason))
+
     @property
     def has_anything(self) -> bool:
         """Whether there is anything to tell of."""
@@ -209,8 +213,9 @@ def _read_variables(words: list[str], chosen: Settings) -> dict[bytes, bytes]:
 
 
 def _import_folder(made: Imported, intake: Intake, compiler: str, jobs: int) -> None:
-    os.listdir(made.source)  # which tells if we may not
-    entries = [entry for entry in find_entries(made.source) if entry.version.startswith(compiler)]
+    found = list(find_entries(made.source, made.pass_over, follow_links=True))
+    _require_version(made.source, compiler, [entry.version for entry in found])
+    entries = [entry for entry in found if entry.version.startswith(compiler)]
     with _progress(len(entries)) as advance, _workers(min(jobs, len(entries) // _FEW)) as executor:
         for taken, _ in _in_parallel(executor, intake, iter(entries), 2 * jobs):
             made.note(taken)
@@ -221,12 +226,22 @@ def _import_archive(made: Imported, intake: Intake, compiler: str, jobs: int) ->
     intake.layout.make_folder(f"{intake.root}/tmp")
     with tempfile.TemporaryDirectory(dir=f"{intake.root}/tmp", ignore_cleanup_errors=True) as folder:
         archive = StockArchive(made.source, Path(folder))
+        for path, reason in archive.passed_over.items():
+            made.pass_over(path, reason)
+        _require_version(made.source, compiler, archive.versions)
         entries = (entry for entry in archive.entries() if entry.version.startswith(compiler))
         with _progress(len(archive)) as advance, _workers(min(jobs, len(archive) // _FEW)) as executor:
             for taken, entry in _in_parallel(executor, intake, entries, 2 * jobs):
                 made.note(taken)
                 archive.forget(entry)
                 advance()
+
+
+def _require_version(source: str, compiler: str, there: list[str]) -> None:
+    """Raise NotFound if there are modules, and none of the compilers that are wanted."""
+    versions = list(dict.fromkeys(filter(None, there)))
+    if versions and not any(version.startswith(compiler) for version in versions):
+        raise NotFound(f"{source} has no modules of compiler {compiler}; it has those of {', '.join(versions)}")
 
 
 @contextmanager

@@ -139,10 +139,15 @@ def _take_in(intake: Intake, entry: StockEntry) -> Taken:
             key = intake.key_of(f"/proc/self/fd/{graph.descriptor}", flags, entry.version)
         if is_here(intake.layout, key.key):
             return Taken(entry.name, PRESENT, key.key)
-        stored = {
-            role: store_blob(intake.layout, role, file.descriptor, intake.level) for role, file in outputs.items()
-        }
-        kept = [keep_graph(intake, entry.graph, graph.descriptor)] if graph.size <= intake.keep_bytes else []
+        try:
+            stored = {
+                role: store_blob(intake.layout, role, file.descriptor, intake.level) for role, file in outputs.items()
+            }
+            kept = [keep_graph(intake, entry.graph, graph.descriptor)] if graph.size <= intake.keep_bytes else []
+        except OSError:
+            if all(file.unchanged() for file in files):
+                raise  # it is the store's fault
+            return Taken(entry.name, CHANGED)
         again = read_entry(entry.folder, entry.version)
         if not all(file.unchanged() for file in files) or again.sizes != entry.sizes:
             return Taken(entry.name, UNFINISHED if again.state == UNFINISHED else CHANGED)

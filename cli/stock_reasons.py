@@ -5,7 +5,8 @@ from rich.table import Table
 from neuron_store.cli import presentation
 from neuron_store.cli.stock_intake import CHANGED, UNREADABLE
 from neuron_store.shim.counters import COUNTERS
-from neuron_store.store.stock.entries import FAILED, OLD_LAYOUT, PENDING, TRACED, UNFINISHED
+from neuron_store.store.stock.entries import FAILED, LINKED, OLD_LAYOUT, PENDING, TRACED, UNFINISHED
+from neuron_store.store.stock.names import NO_VERSION_FOLDER, ODD_NAME, ODD_VERSION
 
 REASONS = {
     FAILED: "the compiler failed (model.log); the stock cache would repeat the failure",
@@ -14,6 +15,10 @@ REASONS = {
     TRACED: "a traced model: an export, and no module",
     OLD_LAYOUT: "of the layout before 2023, which does not tell the options",
     UNREADABLE: "it, or a part of it, cannot be read",
+    ODD_NAME: "it is called like a module, but not after a graph and its options: MODULE_<hlo>+<8 hex digits>",
+    ODD_VERSION: "its folder is named after no version: neuronxcc-<version>",
+    NO_VERSION_FOLDER: "it lies in no folder neuronxcc-<version>, which tells its compiler; name one, or pack it with it",
+    LINKED: "a link, which is not followed; name the folder that it leads to",
     CHANGED: "it changed while it was read; import again",
     "no_target": "its options have no --target; say what it was compiled for: --target",
     "nki_kernel": "its graph calls an NKI kernel by a path, whose content when it was compiled nobody knows",
@@ -32,6 +37,7 @@ REASONS = {
     "different": "the remote has other bytes of it; --replace sends ours",
     "corrupt": "it is damaged in the store; see `neuron-store verify`",
     "present": "there already",
+    "odd_name": "a file of it has a name that is not UTF-8, which no repo takes",
     "several_inputs": "its options hold more than options",
     "place_option": "an option names where the NEFF or a log file goes, which is for its caller to say",
 }

@@ -16,6 +16,7 @@ from neuron_store.cli.remotes import Opened
 from neuron_store.shim.settings import Settings
 from neuron_store.store.errors import RemoteConflict, RemoteRefused, RemoteUnavailable
 from neuron_store.store.remotes.base import Addition, RemoteFile
+from neuron_store.store.stock.entries import UNFINISHED, UNREADABLE
 from neuron_store.store.stock.names import DONE
 
 _MOST_FILES = 400  # in a commit, but for an entry that has more: a hundred modules, and commits are scarce
@@ -43,8 +44,8 @@ class UploadEntry:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(os.path.getsize(path) for path in self.files.values())
+        """Bytes of all its files that are there."""
+        return sum(max(0, _size_of(path)) for path in self.files.values())
 
     def paths(self) -> "list[str]":
         """Return the names that its files have in the remote, the mark that it is done last."""
@@ -54,10 +55,29 @@ class UploadEntry:
         """Return what is to be added. Raises OSError if a file is gone."""
         return [self._addition(path) for path in self.paths()]
 
+    def unreadable(self) -> "tuple[str, str]":
+        """Return which of its local files cannot be read, and why: UNFINISHED if it is gone; ("", "") if all can."""
+        for path in self.files.values():
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            except FileNotFoundError:
+                return path, UNFINISHED
+            except OSError:
+                return path, UNREADABLE
+        return "", ""
+
     def _addition(self, path: str) -> Addition:
         source = self.files[path.removeprefix(self.name + "/")]
         size = os.path.getsize(source)
         return Addition(path, source=source, size=size) if size else Addition(path, data=b"")
+
+
+def _size_of(path: str) -> int:
+    """Return a file's size in bytes, -1 if it is gone."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
 
 
 @dataclass
@@ -69,6 +89,7 @@ class Uploaded:
         commits: that it took.
         left_out: reason -> how many entries.
         different: the names of those of which the remote has other bytes.
+        unreadable: the paths of files that cannot be read, one for each entry that was left out for it.
         left: how many are still missing, and `fault` why, "" if none are.
     """
 
@@ -79,17 +100,22 @@ class Uploaded:
     fault: str = ""
     left_out: "Counter[str]" = field(default_factory=Counter)
     different: "list[str]" = field(default_factory=list)
+    unreadable: "list[str]" = field(default_factory=list)
 
 
 class StockUpload:
     """Uploads entries to one remote."""
 
-    def __init__(self, opened: Opened, settings: Settings, *, replace: bool = False) -> None:
-        """With `replace`, an entry of which the remote has other bytes is sent all the same."""
+    def __init__(self, opened: Opened, settings: Settings, *, replace: bool = False, timeout: float = 0.0) -> None:
+        """With `replace`, an entry of which the remote has other bytes is sent all the same.
+
+        No commit is begun more than `timeout` seconds from now; 0: no end.
+        """
         self.made = Uploaded()
         self._opened = opened
         self._settings = settings
         self._replace = replace
+        self._end = time.monotonic() + timeout if timeout else float("inf")
 
     def send(self, entries: "Sequence[UploadEntry]", advance: "Callable[[int, int], None]") -> None:
         """Send what is missing of `entries`; `advance(bytes, entries)` is called as they arrive.
@@ -104,9 +130,10 @@ class StockUpload:
                 self._leave(len(entries) - start, str(error))
                 return
             advance(0, len(group) - len(missing))
+            missing = self._readable(missing)
             sent = 0
             for batch in _batches(missing):
-                fault = self._commit(batch, advance)
+                fault = self._commit(batch, advance) if time.monotonic() < self._end else "the time is up"
                 if fault:
                     self._leave(len(entries) - start - len(group) + len(missing) - sent, fault)
                     return
@@ -135,6 +162,18 @@ class StockUpload:
                 missing.append(entry)
         return missing
 
+    def _readable(self, entries: "Iterable[UploadEntry]") -> "list[UploadEntry]":
+        """Return those whose files can be read, and count the others: one of them must not keep the rest from going."""
+        readable = []
+        for entry in entries:
+            path, reason = entry.unreadable()
+            if reason:
+                self.made.left_out[reason] += 1
+                self.made.unreadable.append(path)
+            else:
+                readable.append(entry)
+        return readable
+
     def _look(self, entries: "Iterable[UploadEntry]") -> "dict[str, RemoteFile]":
         paths = [path for entry in entries for path in entry.paths()]
         for attempt in range(1, _ATTEMPTS + 1):
@@ -148,45 +187,60 @@ class StockUpload:
 
     def _differs(self, entry: UploadEntry, file: RemoteFile) -> bool:
         local = entry.files[file.path.removeprefix(entry.name + "/")]
-        return file.size >= 0 and file.size != os.path.getsize(local)
+        return file.size >= 0 and file.size != _size_of(local) >= 0
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
     def _commit(self, batch: "list[UploadEntry]", advance: "Callable[[int, int], None]") -> str:
         """Send a batch by one commit; return why it could not be, "" if it could."""
-        state = self._opened.state
-        size = sum(entry.size for entry in batch)
+        sent: list[UploadEntry] = []
         left = batch
         for attempt in range(1, _ATTEMPTS + 1):
             if wait := self._wait_for_budget():
                 return (
                     f"this host has made the commits that it may make in an hour; the next in {wait / 60:.0f} minutes"
                 )
-            state.note_commit()
-            try:
-                additions = [addition for entry in left for addition in entry.additions()]
-                self._opened.remote.add(additions, f"Add {presentation.plural(len(left), 'module')}")
+            fault = self._try(left)
+            if fault is None:
+                sent += left
                 break
-            except RemoteRefused:
-                state.take_back_commit()
-                raise
-            except RemoteUnavailable as error:
-                if attempt == _ATTEMPTS:
-                    return str(error)
-                self._pause(attempt, error)
-            # The answer may have been lost, and not the commit.
+            if attempt == _ATTEMPTS:
+                return str(fault)
+            if isinstance(fault, RemoteUnavailable):
+                self._pause(attempt, fault)
             try:
                 there = self._look(left)
             except RemoteUnavailable as error:
                 return str(error)
-            left = [entry for entry in left if any(path not in there for path in entry.paths())]
+            # The answer may have been lost, and not the commit.
+            arrived = [entry for entry in left if all(path in there for path in entry.paths())]
+            sent += arrived
+            left = self._readable([entry for entry in left if entry not in arrived])
             if not left:
                 break
-        self.made.commits += 1
-        self.made.entries += len(batch)
+        size = sum(entry.size for entry in sent)
+        self.made.commits += bool(sent)
+        self.made.entries += len(sent)
         self.made.bytes += size
         advance(size, len(batch))
         return ""
+
+    def _try(self, entries: "list[UploadEntry]") -> "RemoteUnavailable | OSError | None":
+        """Make one commit; return what went wrong. Raises RemoteRefused."""
+        state = self._opened.state
+        state.note_commit()
+        try:
+            additions = [addition for entry in entries for addition in entry.additions()]
+            self._opened.remote.add(additions, f"Add {presentation.plural(len(entries), 'module')}")
+        except RemoteRefused:
+            state.take_back_commit()
+            raise
+        except RemoteUnavailable as error:
+            return error
+        except OSError as error:  # of a local file, before anything was committed
+            state.take_back_commit()
+            return error
+        return None
 
     def _wait_for_budget(self) -> float:
         commits = self._opened.state.commits_in_hour()

@@ -50,6 +50,24 @@ def test_every_key_of_a_model_is_pulled(online, taker, hub):
     assert taker.counters() == {"hit_canonical": 1}
 
 
+def test_what_was_pulled_for_a_model_is_its_own_here_and_never_published(online, taker, hub):
+    keys = compile_modules(online, 2)
+    publish(online, "", hub)
+    put(hub, files_of(make_entry(keys={**infos(online), **ABSENT})))
+    ns(taker, "pull", MODEL, code=1)
+    assert list(answer(taker, "du")["by_model"]) == [MODEL]
+    commits = len(hub.commits("alice/cache"))
+    ns(taker, "push")
+    assert len(hub.commits("alice/cache")) == commits
+    assert [one["unregistered"] for one in answer(taker, "remote", "status")["remotes"] if one["writable"]] == [0]
+    ns(taker, "pin", MODEL)
+    ns(taker, "gc", "--max-count", "0")
+    assert sorted(keys) == list(all_keys(taker.layout))
+    ns(taker, "unpin", MODEL)
+    ns(taker, "gc", "--model", MODEL)
+    assert list(all_keys(taker.layout)) == []
+
+
 def test_keys_that_no_remote_has_are_told_and_the_rest_is_pulled(online, taker, hub):
     compile_modules(online, 2)
     publish(online, "", hub)

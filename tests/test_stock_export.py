@@ -248,6 +248,10 @@ def test_what_is_neither_a_folder_nor_a_repo_is_a_usage_error(host, destination)
     assert sorted(host.work.iterdir()) == before
 
 
+def test_a_store_without_a_result_is_said_to_be_one(host, tmp_path):
+    assert f"there is no result in {host.store} yet" in ns(host, "export", tmp_path / "stock").stderr
+
+
 # -- repos -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,9 @@ from cli_remotes import answer, connect, ns
 from stock_setup import FLAGS, FOLDER, graph, stock, stock_files, write_entry
 from test_stock_import import children
 
+from neuron_store.cli import stock_intake
 from neuron_store.store.results import all_keys
+from neuron_store.store.stock.entries import find_entries
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 LIBC = ctypes.CDLL(None)
@@ -46,6 +48,26 @@ def test_a_file_that_cannot_be_read_leaves_out_its_module_alone(host, tmp_path, 
     told = json.loads(as_a_user_with_limits(host, "import", cache).stdout)
     assert (told["imported"], told["left_out"]) == (1, {"unreadable": 1})
     assert name in told["modules_left_out"][0]["detail"]
+
+
+def test_a_file_that_shrinks_while_it_is_stored_leaves_out_its_module_alone(host, tmp_path, monkeypatch):
+    entry = make_entry(tmp_path / "cache", 1, neff=b"x" * 1000)
+    store_blob = stock_intake.store_blob
+
+    def shrink_first(layout, role, source, level):
+        size = os.fstat(source).st_size
+        monkeypatch.setattr(os, "fstat", lambda _descriptor: os.stat_result((0, 0, 0, 0, 0, 0, size, 0, 0, 0)))
+        try:
+            (entry / "model.neff").write_bytes(b"x" * 10)
+            return store_blob(layout, role, source, level)
+        finally:
+            monkeypatch.undo()
+
+    monkeypatch.setattr(stock_intake, "store_blob", shrink_first)
+    (found,) = find_entries(str(tmp_path / "cache"))
+    intake = stock_intake.Intake(str(host.store), exact=False, salt=b"", keep_bytes=0, level=3)
+    assert stock_intake.take_in(intake, found).reason == "changed"
+    assert host.leftovers() == []
 
 
 @pytest.mark.parametrize("source", ["cache", "hf://alice/cache"])

@@ -1,14 +1,22 @@
 """A stock cache's folder goes to a repo of its layout: only what is missing, and nothing that hurts there."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_remotes import answer, ns
+from doctors import powerless
 from loopback_hub import Drop, Status
 from stock_setup import FLAGS, FOLDER, graph, module_name, stock, write_entry
+
+from neuron_store.cli.stock_upload import StockUpload, UploadEntry
+from neuron_store.store.remotes.base import RemoteFile
 
 REPO = "alice/cache"
 
@@ -177,6 +185,113 @@ def test_bad_arguments_are_said(connected, hub, tmp_path):
     hub.add_user("bob", "hf_bob")
     assert "no folder" in ns(connected, "synchronize", "--cache_dir", tmp_path / "absent", code=1).stderr
     assert "--cache-dir" in ns(connected, "synchronize", "--compiler", "2", code=2).stderr
+    assert "--pull" in ns(connected, "synchronize", "--cache_dir", tmp_path, "--pull", code=2).stderr
     write_entry(tmp_path / f"c/{FOLDER}/MODULE_1+d7517139", graph(), FLAGS, neff=b"N")
     said = ns(connected, "synchronize", "--cache_dir", tmp_path / "c", code=1, HF_TOKEN="hf_bob").stderr
     assert "may not write to" in said
+
+
+TRACED = f"{FOLDER}/MODULE_0123456789abcdef0123"
+ODD = os.fsdecode(b"notes \xe9.txt")
+
+
+def whole(number):
+    """The names of one of the `many`."""
+    entry = f"{FOLDER}/MODULE_{number}+d7517139"
+    return {f"{entry}/{name}" for name in ("compile_flags.json", "model.done", "model.hlo_module.pb", "model.neff")}
+
+
+def test_a_name_that_a_repo_does_not_take_keeps_nothing_else_from_going(connected, hub, tmp_path):
+    many(tmp_path / "c", 2)
+    (tmp_path / "c" / FOLDER / "MODULE_1+d7517139" / ODD).write_text("beside the parts")
+    for hidden in (".cache/huggingface/download/model.neuron.metadata", ".git/config", "unet/.cache/x"):
+        path = tmp_path / "c" / TRACED / hidden
+        path.parent.mkdir(parents=True)
+        path.write_text("of a tool")
+    (tmp_path / "c" / TRACED / "unet/model.neuron").write_text("traced")
+    odd = tmp_path / "c" / FOLDER / "MODULE_0123456789abcdef0124" / ODD
+    odd.parent.mkdir()
+    odd.write_text("nobody knows whether the model needs it")
+    told = answer(connected, "synchronize", "--cache_dir", tmp_path / "c")
+    assert names(hub) == whole(0) | whole(1) | {f"{TRACED}/unet/model.neuron"}
+    assert told["left_out"] == {"odd_name": 1}
+    assert len(told["files_left_out"]) == 4
+
+
+def test_a_file_that_cannot_be_read_keeps_only_its_module_from_going(connected, hub, tmp_path):
+    many(tmp_path / "c", 3)
+    neff = tmp_path / "c" / FOLDER / "MODULE_1+d7517139/model.neff"
+    neff.chmod(0)
+    command = [*powerless(), sys.executable, "-m", "neuron_store.cli", "synchronize", "--json", "--cache_dir"]
+    done = subprocess.run(
+        [*command, tmp_path / "c"], env=connected.environ({}), cwd=connected.work, capture_output=True, text=True
+    )
+    told = json.loads(done.stdout)
+    assert (told["uploaded"], told["left_out"], told["unreadable"]) == (2, {"unreadable": 1}, [str(neff)])
+    assert done.returncode == 0
+    assert names(hub) == whole(0) | whole(2)
+
+
+@pytest.mark.parametrize("content", ["nothing", "a link that leads nowhere"])
+def test_a_traced_model_that_is_not_whole_stays(connected, hub, tmp_path, content):
+    model = tmp_path / "c" / TRACED
+    model.mkdir(parents=True)
+    if content != "nothing":
+        (model / "config.json").write_text("{}")
+        (model / "model.neuron").symlink_to("/gone")
+    told = answer(connected, "synchronize", "--cache_dir", tmp_path / "c")
+    assert (told["uploaded"], told["left_out"]) == (0, {"unfinished": 1})
+    assert names(hub) == set()
+
+
+def test_no_commit_is_begun_after_its_time(connected, hub, tmp_path):
+    many(tmp_path / "c", 2)
+    said = ns(connected, "synchronize", "--cache_dir", tmp_path / "c", "--timeout", 1e-9, code=1).stderr
+    assert "2 modules are still missing" in said
+    assert "the time is up" in said
+    assert hub.commits(REPO) == []
+
+
+class Contested:
+    """A remote to which something happens just before each commit."""
+
+    counts_commits = False
+
+    def __init__(self, happens):
+        self.files = {}
+        self._happens = happens
+
+    def look_up(self, paths):
+        return {path: RemoteFile(path, -1) for path in paths if path in self.files}
+
+    def add(self, additions, _message):
+        self._happens(self)
+        self.files |= {
+            each.path: Path(each.source).read_bytes() if each.data is None else each.data for each in additions
+        }
+
+
+def uploaded(remote, entries):
+    """What comes of sending entries to a remote."""
+    nothing = lambda *_: None  # noqa: E731 - it is one
+    state = SimpleNamespace(note_commit=nothing, take_back_commit=nothing, commits_in_hour=list)
+    settings = SimpleNamespace(upload_commits_per_hour=1, upload_retry=0.0)
+    upload = StockUpload(SimpleNamespace(remote=remote, state=state), settings)
+    upload.send(entries, nothing)
+    return upload.made
+
+
+def entries_of(folder, count):
+    many(folder, count)
+    return [
+        UploadEntry(f"{FOLDER}/{path.name}", {file.name: str(file) for file in path.iterdir()})
+        for path in sorted((folder / FOLDER).iterdir())
+    ]
+
+
+def test_a_module_that_goes_away_on_its_way_keeps_no_other_from_going(tmp_path):
+    entries = entries_of(tmp_path, 3)
+    gone = tmp_path / FOLDER / "MODULE_1+d7517139/model.neff"
+    made = uploaded(remote := Contested(lambda _remote: gone.unlink(missing_ok=True)), entries)
+    assert (made.entries, made.left, made.left_out) == (2, 0, {"unfinished": 1})
+    assert set(remote.files) == whole(0) | whole(2)

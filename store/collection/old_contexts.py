@@ -1,4 +1,4 @@
-"""Contexts (registry/contexts.py) that have served: published, long unchanged, and none of their results is here."""
+"""Contexts (registry/contexts.py) that have served: in a registry, long unchanged, and none of their results is here."""
 
 import os
 import shutil
@@ -26,11 +26,12 @@ def _is_needless(layout: Layout, context: Context, protection: Protection) -> bo
     try:
         said = context.said()
         newest = max(os.stat(folder).st_mtime for folder in (root, *_folders(root)))
-        remotes = os.listdir(context.path("published"))
+        remotes = [] if context.is_pulled else os.listdir(context.path("published"))
     except (CorruptEntry, OSError):
         return False  # it was never published, or is being written
     state = context.state()
-    if time.time() - newest < _OLD or not remotes or not all(context.is_published(name, state) for name in remotes):
+    in_registry = context.is_pulled or remotes and all(context.is_published(name, state) for name in remotes)
+    if time.time() - newest < _OLD or not in_registry:
         return False
     keys = context.noted_keys()
     pinned = any(key in protection.pinned for key in keys)

@@ -7,6 +7,7 @@ r"""Contexts: which keys the runs of a model asked for, kept as names of small f
     contexts/<id>/published/<remote>    the state (see `Context.state`) that a remote has already
     contexts/<id>/finished              a run ended well: what is noted is all that the model needs
     contexts/<id>/fault                 why it could not be published
+    contexts/<id>/pulled                a registry told these keys, no run did: there is nothing to publish
     contexts/<id>/private               names of the user, host and home that noted it first
     contexts/.waiting                   there is something to publish, since its mtime
 
@@ -26,7 +27,7 @@ from neuron_store.store.layout import KEY_LENGTH, MODEL_VARIABLE, Layout, discar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 VARIABLE = MODEL_VARIABLE
 # The fields of a context, as optimum-neuron names them; the variable of each is NEURON_STORE_MODEL_<FIELD>.
@@ -116,6 +117,15 @@ def note_invocation(
     layout.write_file(path, data)
     layout.write_file(_waiting_path(layout), b"")
     return True
+
+
+def note_pulled(layout: Layout, model: str, keys: "Iterable[str]") -> None:
+    """Note that a registry names these keys for `model`, in a context apart from those of its runs. Raises OSError."""
+    context = Context(layout, {VARIABLE: model, f"{VARIABLE}_PULLED": "1"})
+    context.begin()
+    context.write("pulled", b"")
+    for key in sorted(set(keys).difference(context.noted_keys())):
+        context.write(f"keys/{key}", b"\n\n\n")
 
 
 def note_private_names(context: "Context", environ: "Mapping[str, str]") -> None:
@@ -224,8 +234,15 @@ class Context:
         """Whether a run is known to have ended well."""
         return os.path.exists(self.path("finished"))
 
+    @property
+    def is_pulled(self) -> bool:
+        """Whether what is noted came from a registry, not from a run."""
+        return os.path.exists(self.path("pulled"))
+
     def state(self) -> str:
-        """Return a word that changes whenever something is noted here, "" if nothing is."""
+        """Return a word that changes whenever something to publish is noted here, "" if nothing is."""
+        if self.is_pulled:
+            return ""
         noted = [*self.noted_keys(), *_names(self.path("uncached"))]
         noted += ["finished"] if noted and self.is_finished else []
         return xxh3_hex("\n".join(noted).encode("utf-8", "surrogateescape")) if noted else ""

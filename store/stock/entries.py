@@ -6,6 +6,7 @@ import stat
 
 from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import read_file
+from neuron_store.store.remotes.base import FOLDER_PREFIX
 from neuron_store.store.stock.flags import decode_flags
 from neuron_store.store.stock.names import (
     DONE,
@@ -13,17 +14,19 @@ from neuron_store.store.stock.names import (
     FLAGS,
     GRAPHS,
     LOCK_SUFFIX,
+    MODULE_PREFIX,
     NEFF,
     OLD_FOLDER_PREFIX,
     WRAPPED_NEFF,
     is_module,
     is_traced,
     version_of,
+    what_is_odd,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 # The states of an entry.
 FINISHED = "finished"  # whole
@@ -35,7 +38,10 @@ TRACED = "traced"  # a traced model
 OLD_LAYOUT = "old_layout"  # of the layout that does not tell the options
 STATES = (FINISHED, FAILED, PENDING, UNFINISHED, UNREADABLE, TRACED, OLD_LAYOUT)
 
-_DEEPEST = 8  # folders between the one that is named and an entry
+# Why a folder is passed over, besides those of names.py.
+LINKED = "linked"  # it is a link, to a place whose name says something else
+
+_DEEPEST = 64  # folders between the one that is named and an entry
 _PARTS = (*GRAPHS, FLAGS, NEFF, WRAPPED_NEFF, DONE, FAILURE_LOG)
 _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -129,55 +135,89 @@ def state_of(module: str, sizes: "dict[str, int]", odd: "Collection[str]" = ()) 
     return PENDING
 
 
-def find_entries(root: str) -> "Iterator[StockEntry]":
+def find_entries(
+    root: str, pass_over: "Callable[[str, str], None] | None" = None, *, follow_links: bool = False
+) -> "Iterator[StockEntry]":
     """Yield the entries below `root`: a cache, a folder with caches in it, one version's folder, or one entry.
 
-    In order of their paths. What has other names is passed over, and so are folders that cannot be read; but a
-    version's is one entry, in the state UNREADABLE. Raises OSError if it is `root` that cannot be read.
+    In order of their paths. With `follow_links`, a link is followed where it is a version's folder. `pass_over` is called with path and
+    reason of what is called like an entry and is none, and of folders that cannot be read; but of a version's, an entry
+    in the state UNREADABLE is yielded. Raises OSError if it is `root` that cannot be read.
     """
+    finder = _Finder(pass_over or (lambda _path, _reason: None), follow_links=follow_links)
     root = os.path.abspath(root)
     parent, name = os.path.split(root)
-    version = version_of(os.path.basename(parent))
-    if version and name.startswith("MODULE_"):
-        yield from _entry(root, version)
+    if name.startswith(MODULE_PREFIX) and not what_is_odd(os.path.basename(parent), name):
+        yield from finder.entry(root)
         return
-    yield from _find(root, _folders(root), _DEEPEST)
+    if is_module(name):
+        finder.pass_over(root, what_is_odd(os.path.basename(parent), name))
+    yield from finder.find(root, _folders(root), _DEEPEST)
 
 
-def _find(folder: str, names: "Collection[str]", depth: int) -> "Iterator[StockEntry]":
-    above = os.path.basename(folder)
-    version, is_old = version_of(above), above.startswith(OLD_FOLDER_PREFIX)
-    for name in names:
-        path = f"{folder}/{name}"
-        if version and name.startswith("MODULE_"):
-            yield from _entry(path, version)
-        elif is_old and name.startswith("MODULE_"):
+class _Finder:
+    """The walk of find_entries."""
+
+    def __init__(self, pass_over: "Callable[[str, str], None]", *, follow_links: bool) -> None:
+        self.pass_over = pass_over
+        self._follow_links = follow_links
+
+    def find(self, folder: str, names: "Collection[str]", depth: int) -> "Iterator[StockEntry]":
+        for name in names:
+            path = f"{folder}/{name}"
+            is_link = os.path.islink(path)
+            if is_link and not (self._follow_links and _is_version_link(path)):
+                if name.startswith((MODULE_PREFIX, FOLDER_PREFIX)):
+                    self.pass_over(path, LINKED)
+            elif name.startswith(MODULE_PREFIX):
+                yield from self.entry(path)
+            elif depth:
+                yield from self._look_below(path, 0 if is_link else depth - 1)
+
+    def entry(self, path: str) -> "Iterator[StockEntry]":
+        """Yield the entry in the folder `path`, which is called like one."""
+        parent, name = os.path.split(path)
+        above = os.path.basename(parent)
+        odd = what_is_odd(above, name)
+        if odd:
+            self.pass_over(path, odd)
+        elif above.startswith(OLD_FOLDER_PREFIX):
             yield StockEntry(path, "", name, {})
-        elif depth:
-            yield from _look_below(path, depth - 1)
+        else:
+            yield read_entry(path, version_of(above))
 
-
-def _look_below(folder: str, depth: int) -> "Iterator[StockEntry]":
-    try:
-        names = _folders(folder)
-    except OSError as error:
-        version = version_of(os.path.basename(folder))
-        if version and not _is_gone(error):
-            yield StockEntry(folder, version, "", {}, unreadable=error.strerror or str(error))
-        return
-    yield from _find(folder, names, depth)
+    def _look_below(self, folder: str, depth: int) -> "Iterator[StockEntry]":
+        try:
+            names = _folders(folder)
+        except OSError as error:
+            if _is_gone(error):
+                return
+            version = version_of(os.path.basename(folder))
+            if version:
+                yield StockEntry(folder, version, "", {}, unreadable=error.strerror or str(error))
+            else:
+                self.pass_over(folder, UNREADABLE)
+            return
+        yield from self.find(folder, names, depth)
 
 
 def _folders(folder: str) -> "Collection[str]":
-    """Return the names of the folders in a folder. Raises OSError."""
+    """Return the names of the folders in a folder, and of links to folders. Raises OSError."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return sorted(entry.name for entry in entries if _is_folder(entry))
 
 
-def _entry(folder: str, version: str) -> "Iterator[StockEntry]":
-    module = os.path.basename(folder)
-    if is_module(module) or is_traced(module):
-        yield read_entry(folder, version)
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or to where we may not look
+        return False
+
+
+def _is_version_link(path: str) -> bool:
+    """Tell whether a link is a version's folder: on another disk, but not one that is named after another version."""
+    version = version_of(os.path.basename(path))
+    return bool(version) and version_of(os.path.basename(os.path.realpath(path))) in ("", version)
 
 
 def read_entry(folder: str, version: str) -> StockEntry:

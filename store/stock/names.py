@@ -34,6 +34,12 @@ FAILURE_LOG = "model.log"
 LOCK_SUFFIX = ".lock"
 OLD_FOLDER_PREFIX = "USER_neuroncc-"
 
+# Why a folder that is called like an entry is none.
+ODD_NAME = "odd_name"  # it is named after no graph and options
+ODD_VERSION = "odd_version"  # its version's folder is named after no version
+NO_VERSION_FOLDER = "no_version_folder"  # it lies in no version's folder, so that its compiler is not known
+
+MODULE_PREFIX = "MODULE_"
 _MODULE = r"MODULE_[0-9A-Za-z]{1,64}\+[0-9a-f]{8}"
 _IS_MODULE = re.compile(_MODULE)
 _IS_TRACED = re.compile(r"MODULE_[0-9a-f]{20}")
@@ -49,6 +55,15 @@ def is_module(name: str) -> bool:
 def is_traced(name: str) -> bool:
     """Tell whether `name` is that of a traced model's folder."""
     return _IS_TRACED.fullmatch(name) is not None
+
+
+def what_is_odd(above: str, name: str) -> str:
+    """Return why the folder `name` (`MODULE_…`) in the folder `above` is no entry, "" if it is one."""
+    if above.startswith(OLD_FOLDER_PREFIX):
+        return ""
+    if not version_of(above):
+        return ODD_VERSION if above.startswith(FOLDER_PREFIX) else NO_VERSION_FOLDER
+    return "" if is_module(name) or is_traced(name) else ODD_NAME
 
 
 def flags_hash_of(module: str) -> str:
