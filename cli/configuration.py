@@ -86,8 +86,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-# A value may begin with a dash; what is wrong with it is told as of any other.
-@_config.command("set", context_settings={"ignore_unknown_options": True})
+@_config.command("set")
 def set_value(
     name: Annotated[str, typer.Argument(metavar="SETTING", help="The setting's name.")],
     value: Annotated[str, typer.Argument(help="Its value; an empty one takes the setting out of the file.")],
