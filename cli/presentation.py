@@ -13,6 +13,7 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from neuron_store.store.errors import ConfigurationError
+from neuron_store.store.events import is_moment
 from neuron_store.store.remotes.location import without_credentials
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -134,6 +135,13 @@ def age(moment: float) -> str:
         if seconds >= unit:
             return f"{seconds // unit:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def date(moment: Any) -> str:  # noqa: ANN401 - whatever a record has in its place
+    """Say a Unix time: `2026-01-31 12:00:00 UTC`; "at an unknown time" for what is none of this era."""
+    if not isinstance(moment, int | float) or not is_moment(moment):
+        return "at an unknown time"
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def number(count: float) -> str:
