@@ -131,7 +131,7 @@ def test_set_saves_the_name_of_a_repo_that_exists(online, name):
         ("cache", "hf_alice", 2, "org/name"),
         ("alice/cache@main", "hf_alice", 2, "config set remotes"),
         ("file:///tmp", "hf_alice", 2, "no name of a repo"),
-        ("", "hf_alice", 2, "org/name"),
+        ("", "hf_alice", 2, "REPO is empty"),
     ],
 )
 def test_what_cannot_be_set_gets_a_sentence(online, name, token, code, said):
