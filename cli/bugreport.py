@@ -18,7 +18,7 @@ from neuron_store.cli.diagnosis.bounded import run_bounded
 from neuron_store.cli.diagnosis.examination import examine_all
 from neuron_store.cli.diagnosis.history import DAYS, recent_events
 from neuron_store.cli.diagnosis.surroundings import Surroundings, look_around
-from neuron_store.cli.doctor import as_document
+from neuron_store.cli.doctor import LONGEST_PATIENCE, as_document
 from neuron_store.cli.redaction import Redactor, without_comments
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.shim.counters import COUNTERS
@@ -59,7 +59,7 @@ def bugreport(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no remote.")] = False,
     lines: Annotated[int, typer.Option(min=0, metavar="N", help="The last lines of the log.")] = _LOG_LINES,
     timeout: Annotated[
-        float, typer.Option(min=1.0, metavar="SECONDS", help="How long any one thing may take.")
+        float, typer.Option(min=1.0, max=LONGEST_PATIENCE, metavar="SECONDS", help="How long any one thing may take.")
     ] = _PATIENCE,
 ) -> None:
     """Pack what helps to find a fault into one file, without tokens, names and homes. Nothing is sent."""

@@ -29,6 +29,8 @@ def print_table(table: Table) -> None:
     console = Console(highlight=False, markup=False, emoji=False, force_terminal=takes_colour(sys.stdout))
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = _UNBOUNDED
+    else:  # what is narrower than the table can be breaks lines: better than to leave columns out
+        console.width = max(console.width, sum((column.min_width or 0) + 1 for column in table.columns))
     with console.capture() as captured:
         console.print(table)
     write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))

@@ -106,7 +106,16 @@ def test_a_log_that_is_not_there_or_no_folder_is_empty(tmp_path):
 
 @pytest.mark.parametrize(
     "day",
-    ["9999-99-99", "2026-02-30", "2026-00-10", "0001-01-01", "2100-01-01", "2026-W01-1", "20260101xx", "２026-01-01"],
+    [
+        "9999-99-99",
+        "2026-02-30",
+        "2026-00-10",
+        "0001-01-01",
+        "2100-01-01",
+        "2026-W01-1",
+        "20260101xx",
+        "\uff12026-01-01",
+    ],
 )
 def test_a_file_of_no_day_is_no_file_of_the_log(tmp_path, day):
     layout = Layout(str(tmp_path))

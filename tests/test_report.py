@@ -136,6 +136,15 @@ def test_an_odd_log_gives_a_page_and_a_picture_of_the_rest_of_it(busy, ns):
     assert ns("watch", "--once").stderr == ""
 
 
+def test_names_in_any_script_are_text_in_the_page_and_nothing_is_said_of_fonts(host, ns):
+    append_event(host.layout, Event(time.time(), "hit_direct", {"model": "org/hö日本", "seconds": "5"}))
+    done = ns("report", "-o", "page.html")
+    assert done.stderr == ""
+    svg = (host.work / "page.html").read_text().partition("<svg")[2]
+    assert re.search(r"<text[^>]*> ?org/hö日本</text>", svg)
+    assert ns("report", "--png").stderr == ""
+
+
 def test_an_empty_store_gives_a_page_that_says_how_to_begin(host, ns):
     text = Reader(page_of(ns, host)).text
     assert "Nothing has been compiled through this store yet" in text
