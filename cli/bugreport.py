@@ -18,8 +18,8 @@ from neuron_store.cli.diagnosis.bounded import run_bounded
 from neuron_store.cli.diagnosis.examination import examine_all
 from neuron_store.cli.diagnosis.history import DAYS, recent_events
 from neuron_store.cli.diagnosis.surroundings import Surroundings, look_around
-from neuron_store.cli.doctor import as_document
-from neuron_store.cli.redaction import Redactor
+from neuron_store.cli.doctor import LONGEST_PATIENCE, as_document
+from neuron_store.cli.redaction import Redactor, without_comments
 from neuron_store.hashing.inputs import open_regular
 from neuron_store.shim.counters import COUNTERS
 from neuron_store.shim.settings import SETTINGS, config_path
@@ -38,7 +38,7 @@ _CONTENTS = {
     "README.txt": "what is in the others, and what was replaced",
     "doctor.json": "what `neuron-store doctor --json` says, and versions",
     "settings.json": "every setting, its value and where it came from",
-    "config.toml": "the configuration file as it stands",
+    "config.toml": "the configuration file as it stands, but for comments",
     "environment.json": "variables of Neuron, Python, the Hub and PATH; of all others, nothing",
     "counters.json": f"how often each counter was reached in the last {DAYS} days",
     "events.jsonl": "the last invocations of the shim, one a line: outcome, key, module's name, seconds",
@@ -59,7 +59,7 @@ def bugreport(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no remote.")] = False,
     lines: Annotated[int, typer.Option(min=0, metavar="N", help="The last lines of the log.")] = _LOG_LINES,
     timeout: Annotated[
-        float, typer.Option(min=1.0, metavar="SECONDS", help="How long any one thing may take.")
+        float, typer.Option(min=1.0, max=LONGEST_PATIENCE, metavar="SECONDS", help="How long any one thing may take.")
     ] = _PATIENCE,
 ) -> None:
     """Pack what helps to find a fault into one file, without tokens, names and homes. Nothing is sent."""
@@ -99,7 +99,7 @@ def _gather(environ: dict[str, str], *, lines: int, patience: float, offline: bo
     parts: dict[str, Callable[[], Any]] = {
         "doctor.json": lambda: as_document(examine_all(environ, patience=patience, offline=offline)),
         "settings.json": lambda: _settings(here),
-        "config.toml": lambda: _tail(config_path(environ), _LARGEST_CONFIG),
+        "config.toml": lambda: without_comments(_tail(config_path(environ), _LARGEST_CONFIG)),
         "environment.json": lambda: _telling(environ),
         "counters.json": lambda: _counters(here),
         "events.jsonl": lambda: _events(here),

@@ -263,18 +263,21 @@ def _values(typed: _Typed, parameter: Tree, word: str, *, with_prefixes: bool) -
         paths = "folders"
     if paths and "MODEL" not in kinds and (not word or _begins_a_path(word)):
         return Answer(paths)
+    if typed.command["words"][-1] == "unpin" and kinds & {"KEY", "MODEL"}:
+        return Answer("values", [pair for pair in completion_values.pinned(kinds) if pair[0].startswith(word)])
     values: Values = []
     if "KEY" in kinds:
         values, whole = completion_values.keys(word, most_shards=16 if with_prefixes else 256)
         if not whole:
             return Answer("prefixes", values)
-    for kind in sorted(kinds):
-        offer = completion_values.BY_KIND.get(kind)
-        if offer is not None:
-            values += [pair for pair in offer(typed.positional) if pair[0].startswith(word)]
-    for name in parameter["names"]:
-        values += [(each, "") for each in completion_values.BY_OPTION.get(name, ()) if each.startswith(word)]
+    values += [pair for pair in _known(typed, kinds, parameter["names"]) if pair[0].startswith(word)]
     return Answer("values", values) if values else Answer(paths or "values")
+
+
+def _known(typed: _Typed, kinds: set[str], names: list[str]) -> Values:
+    offers = [completion_values.BY_KIND[kind] for kind in sorted(kinds) if kind in completion_values.BY_KIND]
+    values = [pair for offer in offers for pair in offer(typed.positional)]
+    return values + [(each, "") for name in names for each in completion_values.BY_OPTION.get(name, ())]
 
 
 def _begins_a_path(word: str) -> bool:

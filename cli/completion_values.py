@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from neuron_store.shim.settings import CHOICES, SETTINGS, load_settings
+from neuron_store.store.collection.pins import read_pins
 from neuron_store.store.errors import CorruptEntry
 from neuron_store.store.layout import KEY_LENGTH, MODEL_VARIABLE, Layout, is_hex
 from neuron_store.store.registry.contexts import all_contexts
@@ -51,6 +52,19 @@ def _names(folder: str) -> Iterator[str]:
                 yield entry.name
     except OSError:
         return
+
+
+def pinned(kinds: set[str]) -> Values:
+    """Return what is pinned, as far as `kinds` (KEY, MODEL) are asked for."""
+    layout = _store()
+    try:
+        pins = read_pins(layout)
+    except OSError:
+        return []
+    keys = sorted(pins.keys)[:_MOST_OFFERED] if "KEY" in kinds else []
+    models = sorted(pins.models) if "MODEL" in kinds else []
+    explained = [(key, _module(layout, key) if len(keys) <= _MOST_EXPLAINED else "") for key in keys]
+    return [*explained, *((name, "") for name in models)]
 
 
 def _module(layout: Layout, key: str) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tomlkit
 import typer
@@ -22,7 +22,7 @@ from neuron_store.shim.settings import (
 )
 from neuron_store.store.errors import ConfigurationError
 from neuron_store.store.layout import MODEL_VARIABLE
-from neuron_store.store.remotes.location import NO_REMOTE, list_locations, read_location
+from neuron_store.store.remotes.location import NO_REMOTE, list_locations, read_location, without_credentials
 
 _config = typer.Typer(help="Show every setting, its value and where it came from; set one.")
 
@@ -41,7 +41,7 @@ def config(
     if context.invoked_subcommand:
         return
     settings = load_settings(os.environ)
-    rows = {name: {"value": getattr(settings, name), "source": settings.sources[name]} for name in SETTINGS}
+    rows = {name: {"value": _told(getattr(settings, name)), "source": settings.sources[name]} for name in SETTINGS}
     if as_json:
         presentation.print_json({"config_file": config_path(os.environ), "settings": rows})
         return
@@ -58,6 +58,11 @@ def config(
         presentation.remark(f"{name} in {where} is no setting")
     for warning in list_locations(settings.remotes, os.environ)[1]:
         presentation.remark(warning)
+
+
+def _told(value: Any) -> Any:  # noqa: ANN401 - as a setting is
+    """Return a value without the credentials of addresses, before a table breaks these in two."""
+    return tuple(map(without_credentials, value)) if isinstance(value, tuple) else value
 
 
 def _shown(value: object) -> str:
@@ -81,8 +86,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-# A value may begin with a dash; what is wrong with it is told as of any other.
-@_config.command("set", context_settings={"ignore_unknown_options": True})
+@_config.command("set")
 def set_value(
     name: Annotated[str, typer.Argument(metavar="SETTING", help="The setting's name.")],
     value: Annotated[str, typer.Argument(help="Its value; an empty one takes the setting out of the file.")],
@@ -109,7 +113,7 @@ def set_value(
         write_whole(path, tomlkit.dumps(document).encode())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
-    presentation.write(f"{name} = {_shown(parsed)} in {path}\n" if value else f"{name} is not set in {path}\n")
+    presentation.write(f"{name} = {_shown(_told(parsed))} in {path}\n" if value else f"{name} is not set in {path}\n")
     variable = PREFIX + name.upper()
     if variable in os.environ:
         presentation.remark(f"{variable} is set in the environment and comes before it")

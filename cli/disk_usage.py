@@ -87,9 +87,9 @@ def _shares(held: Inventory, groups: list[list[str]]) -> dict[str, Share]:
 
 def _table(*parts: Any) -> Table:  # noqa: ANN401 - title, shares, title, shares
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("name", overflow="fold")
+    table.add_column("name", overflow="fold", min_width=12)
     for _ in range(3):
-        table.add_column("", justify="right", no_wrap=True)
+        table.add_column("", justify="right", no_wrap=True, min_width=7)
     for title, shares in zip(parts[::2], parts[1::2], strict=True):
         table.add_row(*(Text(word, style="bold") for word in (title, "results", "size", "its own")))
         for name, share in shares.items():

@@ -15,6 +15,7 @@ from neuron_store.cli.diagnosis.versions import base_versions
 
 PROBLEMS_FOUND = 4  # the exit code
 _PATIENCE = 20.0  # seconds
+LONGEST_PATIENCE = 3600.0  # seconds; threads and sockets can wait no longer than some years
 _STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
@@ -27,7 +28,7 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no remote.")] = False,
     brief: Annotated[bool, typer.Option("--brief", "-q", help="Only warnings and problems.")] = False,
     timeout: Annotated[
-        float, typer.Option(min=1.0, metavar="SECONDS", help="How long any one thing may take.")
+        float, typer.Option(min=1.0, max=LONGEST_PATIENCE, metavar="SECONDS", help="How long any one thing may take.")
     ] = _PATIENCE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -18,6 +18,7 @@ from neuron_store.store.remotes.location import (
     hub_offline,
     hub_token,
     is_repo_name,
+    without_credentials,
 )
 
 if TYPE_CHECKING:
@@ -77,16 +78,17 @@ def set_name(
 
 def _plain_name(name: str) -> str:
     """Return org/name. Raises ConfigurationError for what optimum-neuron could not read."""
+    shown = without_credentials(name)
     repo = name.removeprefix("hf://").removeprefix(hub_endpoint(os.environ) + "/").strip("/")
     if "/" not in repo:
-        raise ConfigurationError(f"{name!r} lacks its namespace: write org/name, as in the address of its page")
+        raise ConfigurationError(f"{shown!r} lacks its namespace: write org/name, as in the address of its page")
     if "@" in repo or repo.startswith("datasets/"):
         raise ConfigurationError(
-            f"{name!r}: only a model repo's plain name can be saved; "
+            f"{shown!r}: only a model repo's plain name can be saved; "
             "for a dataset or a revision use `neuron-store config set remotes`"
         )
     if not is_repo_name(repo):
-        raise ConfigurationError(f"{name!r} is no name of a repo: it is written org/name")
+        raise ConfigurationError(f"{shown!r} is no name of a repo: it is written org/name")
     return repo
 
 

@@ -13,7 +13,7 @@ from neuron_store.cli.command_modules import modules_for
 from neuron_store.cli.command_tree import PROGRAM
 from neuron_store.cli.help import build
 from neuron_store.shim.version import VERSION
-from neuron_store.store.errors import NeuronStoreError
+from neuron_store.store.errors import NeuronStoreError, RemoteUnavailable
 
 # What to do where the operating system refuses something.
 _REMEDIES = {
@@ -74,7 +74,7 @@ def main() -> None:
         finally:
             stdout.flush()
     except NeuronStoreError as error:
-        _end(str(error), error.exit_code)
+        _end(_with_remedy(error), error.exit_code)
     except BrokenPipeError:
         presentation.drop(sys.stdout)
         sys.exit(0)
@@ -84,6 +84,14 @@ def main() -> None:
         presentation.drop(sys.stdout)
         remedy = _REMEDIES.get(error.errno or 0, "") if error.filename else ""
         _end(f"{error.filename or 'the output'}: {error.strerror or error}{remedy}", 1)
+
+
+def _with_remedy(error: NeuronStoreError) -> str:
+    """Return the message, with what to do where a remote that does not answer is all that it tells."""
+    said = str(error)
+    if isinstance(error, RemoteUnavailable) and ";" not in said:
+        return f"{said}; try again later, or see what `neuron-store doctor` says of the network"
+    return said
 
 
 def _prepare_streams() -> None:

@@ -13,6 +13,8 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from neuron_store.store.errors import ConfigurationError
+from neuron_store.store.events import is_moment
+from neuron_store.store.remotes.location import without_credentials
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -27,6 +29,8 @@ def print_table(table: Table) -> None:
     console = Console(highlight=False, markup=False, emoji=False, force_terminal=takes_colour(sys.stdout))
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = _UNBOUNDED
+    else:  # what is narrower than the table can be breaks lines: better than to leave columns out
+        console.width = max(console.width, sum((column.min_width or 0) + 1 for column in table.columns))
     with console.capture() as captured:
         console.print(table)
     write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
@@ -65,9 +69,9 @@ def table_of_results(numbers: dict[str, int]) -> Table:
 
 
 def write(text: str) -> None:
-    """Write to stdout; end quietly if its reader (`head`, say) has what it wanted."""
+    """Write to stdout, without the credentials of addresses; end quietly if its reader (`head`, say) has what it wanted."""
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(without_credentials(text))
         sys.stdout.flush()
     except BrokenPipeError:
         drop(sys.stdout)
@@ -80,9 +84,12 @@ def drop(stream: TextIO) -> None:
 
 
 def remark(message: str) -> None:
-    """Say something on stderr that is not the answer itself. Nobody need be there to read it."""
+    """Say something on stderr that is not the answer itself, without the credentials of addresses.
+
+    Nobody need be there to read it.
+    """
     try:
-        sys.stderr.write(f"neuron-store: {message}\n")
+        sys.stderr.write(f"neuron-store: {without_credentials(message)}\n")
     except OSError:
         drop(sys.stderr)
 
@@ -130,6 +137,13 @@ def age(moment: float) -> str:
         if seconds >= unit:
             return f"{seconds // unit:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def date(moment: Any) -> str:  # noqa: ANN401 - whatever a record has in its place
+    """Say a Unix time: `2026-01-31 12:00:00 UTC`; "at an unknown time" for what is none of this era."""
+    if not isinstance(moment, int | float) or not is_moment(moment):
+        return "at an unknown time"
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def number(count: float) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from neuron_store.store.remotes.location import without_credentials
 from neuron_store.store.remotes.private_names import PrivateNames, is_secret_name
 
 _SECRET = "<token>"  # noqa: S105 - what stands in the place of one
@@ -32,7 +33,6 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/\"'<>]+@")
 _SIGNED = re.compile(
     r"([?&](?:X-Amz-[\w-]+|Signature|Key-Pair-Id|Policy|sig|sv|se|AWSAccessKeyId|code|auth)=)[^\s&\"'<>]+",
     re.IGNORECASE,
@@ -42,6 +42,7 @@ _OPTION = re.compile(
 )
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _LOOSE_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}")  # inside a file's name, say
+_BEFORE_COMMENT = re.compile(r"""((?:[^"'#]|"(?:[^"\\]|\\.)*"|'[^']*')*)(?:#.*)?$""")
 _MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _EC2_NAME = re.compile(r"\bip-\d{1,3}-\d{1,3}-\d{1,3}-\d{1,3}(?:\.[\w-]+)*", re.IGNORECASE)
 _PART = r"\d{1,3}"
@@ -84,7 +85,7 @@ class Redactor:
         text = _HEADER.sub(lambda found: (found[1] or f"{found[2]}{found[3]}") + _SECRET, text)
         text = _BEARER.sub(rf"\1 {_SECRET}", text)
         text = self._names.redact_secrets(text)
-        text = _CREDENTIALS.sub(_SECRET + "@", text)
+        text = without_credentials(text)
         text = _SIGNED.sub(rf"\1{_SECRET}", text)
         text = _NAMED.sub(_without_value, text)
         text = _OPTION.sub(rf"\1{_SECRET}", text)
@@ -136,6 +137,17 @@ class Redactor:
         if user in _COMMON_NAMES or user.startswith("USER"):
             return user
         return self._users.setdefault(user, f"USER-{len(self._users) + 1}")
+
+
+def without_comments(text: str) -> str:
+    """Return the text of a TOML file, also of a broken one, with its lines as they are but for comments."""
+    return "\n".join(_before_comment(line) for line in text.split("\n"))
+
+
+def _before_comment(line: str) -> str:
+    found = _BEFORE_COMMENT.match(line)
+    # In a line that is not understood, such as one of a string over several lines, any # may begin one.
+    return found[1].rstrip() if found else line.partition("#")[0].rstrip()
 
 
 def _without_value(found: "re.Match[str]") -> str:

@@ -18,6 +18,7 @@ from neuron_store.store.remotes.location import (
     list_locations,
     read_location,
     saved_name_path,
+    without_credentials,
 )
 from neuron_store.store.remotes.opening import open_remote
 from neuron_store.store.remotes.state import RemoteState
@@ -49,7 +50,9 @@ def named_location(name: str) -> Location:
     except ConfigurationError as error:
         if "://" in name:
             raise
-        raise ConfigurationError(f"{name!r} is no remote: write org/name, hf://org/name or file:///folder") from error
+        raise ConfigurationError(
+            f"{without_credentials(name)!r} is no remote: write org/name, hf://org/name or file:///folder"
+        ) from error
     location.source = COMMAND_LINE
     return location
 

@@ -1,6 +1,5 @@
 """`neuron-store list` and `show`: what the local store, or a remote, holds."""
 
-import datetime
 import os
 import shlex
 from dataclasses import dataclass
@@ -227,17 +226,17 @@ def show(
 
 def _facts(result: Result) -> list[tuple[str, str]]:
     made = result.provenance
-    created = datetime.datetime.fromtimestamp(made.get("created", 0), datetime.timezone.utc)
+    created = presentation.date(made.get("created", 0))
     version = str(made.get("compiler_version") or "unknown version")
     if "origin" in made:
-        where = [("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, elsewhere"), ("from", str(made["origin"]))]
+        where = [("created", f"{created}, elsewhere"), ("from", str(made["origin"]))]
         return [*_what(result), *where, *_stock(made), ("compiler", presentation.printable(version))]
     if "imported" in made:
-        where = [("created", f"{created:%Y-%m-%d %H:%M:%S} UTC"), ("imported from", str(made["imported"]))]
+        where = [("created", f"{created}"), ("imported from", str(made["imported"]))]
         return [*_what(result), *where, *_stock(made), ("compiler", presentation.printable(version))]
     return [
         *_what(result),
-        ("created", f"{created:%Y-%m-%d %H:%M:%S} UTC, on {made.get('host')}, by user {made.get('user')}"),
+        ("created", f"{created}, on {made.get('host')}, by user {made.get('user')}"),
         ("compiler", f"{version} ({made.get('compiler')})"),
         ("command", shlex.join(made.get("command", []))),
         ("directory", str(made.get("directory", ""))),

@@ -106,7 +106,8 @@ def _looks(watched: Watch, wake: int, interval: float, until_idle: "float | None
     """Yield what changed, look by look, until it is idle; a signal, such as that of a new size, hastens the next."""
     while True:
         yield watched.poll()
-        if until_idle is not None and watched.idle >= until_idle:
+        idle = watched.idle
+        if until_idle is not None and idle is not None and idle >= until_idle:
             return
         if select.select([wake], [], [], interval)[0]:
             os.read(wake, 512)

@@ -22,6 +22,7 @@ from neuron_store.store.stock.names import module_in
 _GAP = 2  # columns between two columns
 _BAR = 10
 _NARROWEST_NAME, _WHOLE_NAME, _LONGEST_HOST, _LONGEST_MODEL = 16, 34, 20, 28
+_LEAST_OUTCOME = 6  # columns that tell a hit from a miss
 _FEW_RECENT = 10  # where there is no height to fill
 _MOST_QUEUES = 3
 _COLOURS = {HIT: "green", MISS: "yellow", PASS: "dim", ERROR: "red", AUDIT: "cyan", UPLOAD: "blue", "": "dim"}
@@ -30,7 +31,8 @@ _COLOURS = {HIT: "green", MISS: "yellow", PASS: "dim", ERROR: "red", AUDIT: "cya
 class _Column(NamedTuple):
     """A column that is shown if there is room: its title, width, and cell for a row.
 
-    One that is `minor` is shown only if a name beside it can be read to its end.
+    One that is `minor` is shown only if a name beside it can be read to its end; one that is `trailing`, only if all
+    before it are. One that has a `least` width is cut down to that before it is left out.
     """
 
     title: str
@@ -38,6 +40,8 @@ class _Column(NamedTuple):
     cell: Callable[[Any], RenderableType]
     right: bool = False
     minor: bool = False
+    trailing: bool = False
+    least: int = 0
 
 
 def make_frame(watch: Watch, width: int, height: "int | None" = None) -> RenderableType:
@@ -158,12 +162,15 @@ def _table(
     So many of the columns stand before the name as `place` says.
     """
     longest = max(len(name(row)) for row in rows)
-    left, chosen = width, []
+    left = width
+    chosen: list[_Column] = []
     for column in columns:
         least = min(max(longest, len("module")), _WHOLE_NAME if column.minor else _NARROWEST_NAME)
-        if column.width + _GAP + least <= left:
-            left -= column.width + _GAP
-            chosen.append(column)
+        room = left - _GAP - least
+        shown = min(column.width, room)
+        if shown >= (column.least or column.width) and not (column.trailing and len(chosen) < place):
+            left -= shown + _GAP
+            chosen.append(column._replace(width=shown))
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=True, header_style="dim")
     room = min(longest, width - sum(column.width + _GAP for column in chosen))
     chosen.insert(min(place, len(chosen)), _Column("module", max(room, 6), lambda row: _line(name(row))))
@@ -194,9 +201,9 @@ def _recent(watch: Watch, width: int, rows: int) -> "list[RenderableType]":
 
     columns = [
         _Column("at", 8, at),
-        _Column("what", _widest(shown, outcome, 4), outcome),
+        _Column("what", _widest(shown, outcome, _LEAST_OUTCOME), outcome, least=_LEAST_OUTCOME),
         _Column("", _widest(shown, seconds, 0), seconds),
-        _text_column("host", shown, lambda each: each.host, _LONGEST_HOST),
+        _text_column("host", shown, lambda each: each.host, _LONGEST_HOST)._replace(trailing=True),
     ]
     if any(each.event.incidents for each in shown):
         columns.append(_text_column("besides", shown, lambda each: ", ".join(each.event.incidents), 40))

@@ -150,10 +150,10 @@ class Watch:
         self._history.read_on(_ONCE)
 
     @property
-    def idle(self) -> float:
-        """Seconds for which nothing was in flight, came, or waited for an upload that is under way."""
+    def idle(self) -> "float | None":
+        """Seconds since when nothing came; None while something is in flight, or an upload is under way."""
         busy = bool(self.subgraphs) or any(queue.uploading for queue in self.queues)
-        return 0.0 if busy else time.monotonic() - self.changed
+        return None if busy else time.monotonic() - self.changed
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""

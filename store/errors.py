@@ -32,6 +32,12 @@ class NotFound(NeuronStoreError):  # noqa: N818 - its name says what happened
     """Nothing in the store fits what was asked for."""
 
 
+class NotAKey(NotFound):
+    """What was given as a key, or as the first digits of one, cannot be that."""
+
+    exit_code = 2
+
+
 class AmbiguousKey(NeuronStoreError):  # noqa: N818 - its name says what happened
     """A prefix fits several keys."""
 

@@ -17,7 +17,18 @@ from itertools import compress
 from typing import TypeVar
 
 from neuron_store.hashing.inputs import open_regular
-from neuron_store.store.events import OWN, PLACED, SUMMED, VERSION, Event, day_of, event_files, read_shared, unescape
+from neuron_store.store.events import (
+    OWN,
+    PLACED,
+    SUMMED,
+    VERSION,
+    Event,
+    day_of,
+    event_files,
+    is_moment,
+    read_shared,
+    unescape,
+)
 from neuron_store.store.layout import Layout
 
 _PIECE = 4 << 20  # bytes of the log that are in memory at once, in each process
@@ -242,7 +253,7 @@ def _torn_lines(data: bytes) -> "_Columns":
 
 def _is_in_time(own: bytes, since: float) -> bool:
     at = _number(own.partition(b" ")[0])
-    return at is not None and at >= since
+    return at is not None and at >= since and is_moment(at)
 
 
 # -- sums --------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import os
 import time
 
 from neuron_store.hashing.inputs import open_regular
-from neuron_store.store.events import Event, parse_event
+from neuron_store.store.events import Event, is_day, parse_event
 from neuron_store.store.layout import Layout
 
 TYPE_CHECKING = False
@@ -72,7 +72,8 @@ class EventTail:
             names = os.listdir(f"{self._layout.root}/events")
         except OSError:
             return set()
-        return {name for name in names if name[:_DAY_LENGTH] >= self._first_day}
+        days = ((name, name[:_DAY_LENGTH]) for name in names)
+        return {name for name, day in days if day >= self._first_day and is_day(day)}
 
     def _begin_at_end(self, name: str) -> None:
         try:
@@ -123,7 +124,7 @@ def past_events(layout: Layout, since: float) -> "Iterator[list[Event]]":
     except OSError:
         return
     for name in names:
-        if name[:_DAY_LENGTH] >= _day(since):
+        if name[:_DAY_LENGTH] >= _day(since) and is_day(name[:_DAY_LENGTH]):
             yield from _pieces(layout.event_path(name))
 
 

@@ -31,6 +31,7 @@ VERSION = "2"
 OWN = ("ms", "key", "module")
 SUMMED = ("seconds", "bytes", "fetched", "asked")
 PLACED = OWN + SUMMED
+_AFTER_ALL = 4102444800.0  # 2100-01-01; a clock or a file that says so, or more, is wrong
 _ESCAPES = {"%": "%25", " ": "%20", "\t": "%09", "\n": "%0A", "\r": "%0D"}
 _UNESCAPES = {"%20": " ", "%0D": "\r", "%0A": "\n", "%09": "\t", "%25": "%"}
 _LONGEST_VALUE = 500  # characters; the whole line must be one small append
@@ -76,6 +77,23 @@ def _number(text: "str | None") -> "float | None":
     except ValueError:
         return None
     return number if number - number == 0 else None  # neither infinite nor no number
+
+
+def is_moment(at: float) -> bool:
+    """Tell whether a Unix time is one at which something can have happened here: not before 1970, nor after 2099."""
+    return 0.0 <= at < _AFTER_ALL
+
+
+def is_day(text: str) -> bool:
+    """Tell whether a text is such a day, as day_of writes it."""
+    import calendar  # which whoever only appends to the log does not need
+
+    year, month, day = text[:4], text[5:7], text[8:]
+    if len(text) != len("2026-01-31") or text[4] + text[7] != "--" or not (year + month + day).isdecimal():
+        return False
+    if not (text.isascii() and 1970 <= int(year) < 2100 and 1 <= int(month) <= 12):
+        return False
+    return 1 <= int(day) <= calendar.monthrange(int(year), int(month))[1]
 
 
 def day_of(moment: float) -> str:
@@ -129,12 +147,14 @@ def read_events(layout: Layout, since: float = 0.0) -> "Iterator[Event]":
 
 def event_files(layout: Layout, since: float = 0.0) -> list[str]:
     """Return the paths of the files that may hold events at or after `since` (Unix seconds), in order."""
+    if since >= _AFTER_ALL:
+        return []
     first_day = day_of(max(since, 0))
     try:
         names = sorted(os.listdir(f"{layout.root}/events"))
     except OSError:
         return []
-    return [layout.event_path(name) for name in names if name[:10] >= first_day]
+    return [layout.event_path(name) for name in names if name[:10] >= first_day and is_day(name[:10])]
 
 
 def _read_file(path: str, since: float) -> "Iterator[Event]":
@@ -150,13 +170,13 @@ def _read_file(path: str, since: float) -> "Iterator[Event]":
 
 
 def parse_event(line: str) -> "Event | None":
-    """Return the event of a line (with or without its newline), None if it is not a whole one."""
+    """Return the event of a line (with or without its newline), None if it is not a whole one, or of no time of this era."""
     words = line.rstrip("\n").split("\t")
     if len(words) != len(("version", "own", "summed", "shared", ".")) or words[0] != VERSION or words[-1] != ".":
         return None
     at, *placed = words[1].split(" ") + words[2].split(" ")
     moment = _number(at)
-    if moment is None or len(placed) != len(PLACED):
+    if moment is None or not is_moment(moment) or len(placed) != len(PLACED):
         return None
     fields = dict(zip(PLACED, placed, strict=True))
     outcome, shared = read_shared(words[3])

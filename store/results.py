@@ -17,7 +17,7 @@ import os
 from neuron_store.hashing.xxh3 import xxh3_hex
 from neuron_store.store.blobs import read_blob
 from neuron_store.store.direct import INLINE_LIMIT, DirectEntry, Output, require_sense
-from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotFound
+from neuron_store.store.errors import AmbiguousKey, CorruptEntry, NotAKey, NotFound
 from neuron_store.store.layout import KEY_LENGTH, Layout, is_hex, read_file
 
 TYPE_CHECKING = False
@@ -183,9 +183,9 @@ def all_keys(layout: Layout) -> "Iterator[str]":
 
 
 def find_key(layout: Layout, prefix: str) -> str:
-    """Return the one key that starts with `prefix`. Raises NotFound or AmbiguousKey."""
+    """Return the one key that starts with `prefix`. Raises NotFound, NotAKey or AmbiguousKey."""
     if len(prefix) > KEY_LENGTH or not is_hex(prefix, len(prefix)) or not prefix:
-        raise NotFound(f"{prefix!r} is not a key: a key is up to {KEY_LENGTH} of the digits 0-9a-f")
+        raise NotAKey(f"{prefix!r} is not a key: a key is up to {KEY_LENGTH} of the digits 0-9a-f")
     folders = [prefix[:2]] if len(prefix) > 1 else _listing(f"{layout.root}/results")
     found = [
         name

@@ -148,6 +148,13 @@ def test_what_hangs_does_not_hold_the_report_up(host):
     assert "doctor.no-answer" in members["doctor.json"]
 
 
+def test_the_settings_file_is_in_it_without_comments_line_by_line(host):
+    config = host.home / ".config/neuron-store/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('# mine\nmax_size = "1G" # is it\nlog_file = "/tmp/a#b"\nbroken = "# x\n')
+    assert report(host)[0]["config.toml"] == '\nmax_size = "1G"\nlog_file = "/tmp/a#b"\nbroken = "\n'
+
+
 # -- secrets -------------------------------------------------------------------------------------------------------
 
 LETTERS = string.ascii_letters + string.digits
@@ -188,17 +195,21 @@ def planted(host):
         "UNRELATED": secret(),
     }
     (host.home / "hf").mkdir()
-    (host.home / "hf/token").write_text(secret("hf_{}"))
+    saved, other = secret(), secret()
+    (host.home / "hf/token").write_text(saved + "\n")
+    (host.home / "hf/stored_tokens").write_text(f"[work]\nhf_token = {other}\n")
     config = host.home / ".config/neuron-store/config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(
         secret('remotes = ["hf://alice/cache", "https://melissa:{}@hub.example/x"]\n')
         + secret('hf_token = "{}"\n')
-        + secret("# password: {}\n")
+        + secret("# my token is {}, it's \"for tests\n")
+        + secret("upload = true  # {}\n")
         + 'log_file = "' + str(host.log_file) + '"\n'
         + "# mail melissa@corp.example or bert@corp.example\n"
     )  # fmt: skip
     for line in (
+        f"git answered {saved} and {other}",
         secret("GET https://hub/x?token={}&a=b answered 403"),
         secret("Authorization: Bearer {}"),
         secret("{{'authorization': 'Basic {}'}}"),

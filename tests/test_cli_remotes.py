@@ -131,7 +131,7 @@ def test_set_saves_the_name_of_a_repo_that_exists(online, name):
         ("cache", "hf_alice", 2, "org/name"),
         ("alice/cache@main", "hf_alice", 2, "config set remotes"),
         ("file:///tmp", "hf_alice", 2, "no name of a repo"),
-        ("", "hf_alice", 2, "org/name"),
+        ("", "hf_alice", 2, "is empty"),
     ],
 )
 def test_what_cannot_be_set_gets_a_sentence(online, name, token, code, said):
@@ -491,3 +491,36 @@ def test_a_state_file_that_is_damaged_harms_no_command(online):
         path.write_text('{"commits": "many", "refused": 7, "last_error_at": {}, "skip_until": [], "xet": "x"}')
     for words in (["remote", "status"], ["stats"], ["push"], ["pull", "--all"]):
         ns(online, *words)
+
+
+CREDENTIALS = ["hf://alice:SECRET@org/name", "hf://alice:SE/SECRET@org/name|read-only", "alice:SECRET@org/name"]
+TELLING = (
+    ["config"],
+    ["config", "--json"],
+    ["remote", "status"],
+    ["remote", "status", "--json"],
+    ["gc", "--remote", "--max-count", "1"],
+    ["push"],
+    ["synchronize"],
+    ["pull", "--all"],
+    ["stats"],
+    ["verify", "--remote", "all"],
+    ["doctor", "--offline"],
+)
+
+
+@pytest.mark.parametrize("words", TELLING, ids=" ".join)
+def test_who_an_address_says_we_are_is_never_printed(host, words):
+    done = host.cli(*words, check=False, NEURON_STORE_REMOTES=" ".join(CREDENTIALS), COLUMNS="60")
+    said = "".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in said
+    assert not re.search("alice|SECRET|SE/", said)
+    assert words == ["stats"] or "<token>@org/name" in said
+
+
+@pytest.mark.parametrize("word", CREDENTIALS)
+def test_who_a_named_remote_says_we_are_is_not_said_back(host, word):
+    for words in (["list", word], ["verify", "--remote", word], ["config", "set", "remotes", word], ["set", word]):
+        done = host.cli(*words, check=False)
+        assert done.returncode
+        assert "SECRET" not in done.stdout + done.stderr

@@ -83,6 +83,15 @@ def test_every_command_and_option_is_offered(host, name):
         assert asked(host, "zsh", *words, "") == ("values", below)
 
 
+def test_unpin_offers_what_is_pinned_and_nothing_else(at):
+    assert in_bash(at, "neuron-store unpin ") == []
+    key = at.keys[1]
+    at.cli("pin", key, MODEL)
+    assert in_bash(at, "neuron-store unpin ") == [key, MODEL]
+    assert in_bash(at, "neuron-store unpin -m ") == [MODEL]
+    assert in_bash(at, f"neuron-store unpin {key[:3]}") == [key]
+
+
 def test_bash_offers_values_of_every_kind(at):
     at.use_remotes("hf://org/cache", f"file://{at.base}/shared")
     key = at.keys[0]

@@ -847,3 +847,10 @@ def test_no_secret_of_the_environment_is_shown(host):
     done = host.cli("doctor", check=False, MY_API_KEY=secret, NEURON_COMPILE_CACHE_URL=f"s3://b/{secret}")
     assert secret not in done.stdout + done.stderr
     assert json.dumps(secret) not in found.said
+
+
+def test_a_time_that_nothing_can_wait_for_is_a_usage_error(host):
+    for command in ("doctor", "bugreport"):
+        done = host.cli(command, "--timeout", "1e9", "--offline", check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--timeout" in done.stderr

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from neuron_store.store import event_groups
 from neuron_store.store.event_groups import Sums, group_events, group_given
-from neuron_store.store.events import Event, append_event, read_events
+from neuron_store.store.event_tail import EventTail, past_events
+from neuron_store.store.events import Event, append_event, encode_event, read_events
 from neuron_store.store.layout import Layout
 
 # What a full disk, a foreign program or an older version leaves in a file.
@@ -101,6 +102,41 @@ def test_a_log_that_is_not_there_or_no_folder_is_empty(tmp_path):
     assert group_events(Layout(str(tmp_path / "none"))) == {}
     (tmp_path / "events").write_text("a file")
     assert group_events(Layout(str(tmp_path))) == {}
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        "9999-99-99",
+        "2026-02-30",
+        "2026-00-10",
+        "0001-01-01",
+        "2100-01-01",
+        "2026-W01-1",
+        "20260101xx",
+        "\uff12026-01-01",
+    ],
+)
+def test_a_file_of_no_day_is_no_file_of_the_log(tmp_path, day):
+    layout = Layout(str(tmp_path))
+    append_event(layout, Event(NOW, "hit_direct", {}))
+    (kept,) = (tmp_path / "events").iterdir()
+    (tmp_path / f"events/{day}-0-h1").write_bytes(kept.read_bytes())
+    assert len(list(read_events(layout))) == 1
+    assert sum(sums.count for sums in group_events(layout).values()) == 1
+    assert [arrival.event.time for arrival in EventTail(layout, NOW - 1).poll()] == [NOW]
+    assert sum(map(len, past_events(layout, 0.0))) == 1
+
+
+@pytest.mark.parametrize("at", [1e18, -1.0, 4102444800.0])
+def test_an_event_of_no_time_of_this_era_is_none(tmp_path, at):
+    layout = Layout(str(tmp_path))
+    append_event(layout, Event(NOW, "hit_direct", {}))
+    (kept,) = (tmp_path / "events").iterdir()
+    kept.write_bytes(encode_event(Event(at, "hit_direct", {})) + kept.read_bytes())
+    assert [event.time for event in read_events(layout)] == [NOW]
+    assert [arrival.event.time for arrival in EventTail(layout, NOW - 1).poll()] == [NOW]
+    assert sum(sums.count for sums in group_events(layout, 1.0).values()) == 1
 
 
 def test_what_is_no_file_in_the_log_is_left_out(tmp_path):

@@ -131,9 +131,9 @@ def on_terminal(host, words, variables):
         ("config set no_such_setting 1", 2),
         ("run -- no-such-program", 127),
         ("run -- ./graph.pb", 126),
-        ("verify --key zz", 1),
+        ("verify --key zz", 2),
         ("pin zz", 1),
-        ("unpin", 1),
+        ("unpin", 2),
         ("list nonsense://", 2),
         ("pull zz", 1),
         ("clear", 2),
@@ -145,3 +145,9 @@ def test_what_cannot_be_done_says_so_on_stderr_alone(full, line, code):
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert done.stderr.strip()
     assert "Traceback" not in done.stderr
+
+
+def test_a_very_narrow_width_leaves_no_name_out(full):
+    wide, narrow = (full.cli("du", COLUMNS=columns).stdout for columns in (200, 20))
+    for name in [line.split()[0] for line in wide.splitlines() if line.split() and "results" not in line]:
+        assert name[:12] in narrow

@@ -15,7 +15,7 @@ import pytest
 from event_making import DAY
 
 from neuron_store.cli.reporting.facts import REASONS
-from neuron_store.store.events import Event, append_event
+from neuron_store.store.events import Event, append_event, encode_event
 
 COMPILE = ["compile", "--target=trn1"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -123,6 +123,26 @@ def test_names_from_outside_stay_text(host, ns):
     assert "\x1b" not in page
     assert "{{ 7*7 }}" in page
     ns("report", "--png", "-o", "page.png")
+
+
+def test_an_odd_log_gives_a_page_and_a_picture_of_the_rest_of_it(busy, ns):
+    events = busy.store / "events"
+    (newest, *_) = sorted(events.iterdir(), reverse=True)
+    (events / "9999-99-99-0-h1").write_bytes(newest.read_bytes())
+    with newest.open("ab") as file:
+        file.write(encode_event(Event(1e18, "miss_failed", {"seconds": "5"})))
+    assert "9999" not in Reader(page_of(ns, busy)).text
+    ns("report", "--png", "-o", "page.png")
+    assert ns("watch", "--once").stderr == ""
+
+
+def test_names_in_any_script_are_text_in_the_page_and_nothing_is_said_of_fonts(host, ns):
+    append_event(host.layout, Event(time.time(), "hit_direct", {"model": "org/hö日本", "seconds": "5"}))
+    done = ns("report", "-o", "page.html")
+    assert done.stderr == ""
+    svg = (host.work / "page.html").read_text().partition("<svg")[2]
+    assert re.search(r"<text[^>]*> ?org/hö日本</text>", svg)
+    assert ns("report", "--png").stderr == ""
 
 
 def test_an_empty_store_gives_a_page_that_says_how_to_begin(host, ns):

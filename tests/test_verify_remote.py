@@ -212,3 +212,11 @@ def test_the_local_store_is_neither_read_nor_changed(place):
         if path.is_file():
             path.unlink()
     assert place.verify()["found"] == {}
+
+
+def test_a_hub_that_does_not_answer_is_told_with_what_to_do(host, hub):
+    connect(host, hub)
+    hub.down()
+    said = ns(host, "verify", "--remote", "alice/cache", code=1).stderr
+    assert "did not answer" in said
+    assert said.endswith("; try again later, or see what `neuron-store doctor` says of the network\n")

@@ -697,3 +697,27 @@ def test_a_store_that_is_not_there_is_watched_and_not_made(host, watch_json):
     assert not host.store.exists()
     host.cc(*COMPILE, host.model(), "--output=o.neff")
     watched.until(what="event", outcome="miss_stored")
+
+
+def test_a_narrow_frame_tells_hits_from_misses_before_it_tells_hosts(host):
+    model = host.model("MODULE_24474869137607+d41d8cd9.hlo_module.pb")
+    for number in range(2):
+        host.cc(*COMPILE, model, f"--output={number}.neff")
+    append_event(host.layout, Event(time.time(), "pass_unusual_option", {"module": "MODULE_24474869137607+d41d8cd9"}))
+    lines = host.cli("watch", "--once", COLUMNS=40).stdout.splitlines()
+    shown = [line.split() for line in lines[lines.index("last") + 1 :][:3]]
+    assert [words[1] for words in shown] == ["miss_stored", "hit_direct", "pass_unusua…"]
+    assert all(len(words) == 3 and len(" ".join(words)) <= 40 for words in shown)
+
+
+def test_no_idle_time_at_all_ends_a_watch_when_nothing_is_in_flight_and_not_before(slow, host, watch_json):
+    slow.start()
+    end = time.monotonic() + PATIENCE
+    while not list(read_flights(host.layout)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    watched = watch_json("--until-idle", "0")
+    assert watched.next()["what"] == "begun"
+    slow.end()
+    assert b'"ended"' in watched.unread + watched.process.stdout.read()
+    assert watched.process.wait() == 0

@@ -4,10 +4,13 @@ import datetime
 import io
 import itertools
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from neuron_store.cli import presentation
@@ -23,6 +26,31 @@ _MOST_BARS = 45
 _MOST_LYING = 8
 _SIZE = (5.4, 2.9)  # inches: at the width of a phone, text is as large as the page's
 _LONGEST_NAME = 34  # characters
+
+# Fonts of many scripts, as they come with systems: those that are here draw in a picture what matplotlib's own lacks.
+_MORE_FONTS = (
+    "Noto Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Noto Sans JP",
+    "Noto Sans SC",
+    "Noto Sans KR",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Source Han Sans",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "IPAGothic",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+    "Unifont",
+)
 
 Colours = dict[str, str]
 
@@ -48,7 +76,8 @@ def available(facts: Facts) -> "dict[str, tuple[str, Callable[[Any, Facts, Colou
 
 def as_svg(facts: Facts, draw: "Callable[[Any, Facts, Colours], None]") -> str:
     """Return a chart as an SVG element whose colours and font are the page's."""
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "neuron-store", "font.size": 12}):
+    # Texts stay texts: the browser finds a font for each letter.
+    with _settings({"svg.fonttype": "none", "svg.hashsalt": "neuron-store", "font.size": 12}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         figure.patch.set_alpha(0)
         _draw(figure.add_subplot(), facts, draw, _STANDING)
@@ -67,7 +96,7 @@ def as_png(facts: Facts) -> bytes:
     """Return one picture with the numbers that count and all charts."""
     charts = available(facts)
     rows = -(-len(charts) // 2)
-    with mpl.rc_context({"font.size": 10}):
+    with _settings({"font.size": 10, "font.family": ["DejaVu Sans", *_more_fonts()]}):
         figure = Figure(figsize=(11, 1.2 + 3.4 * rows), layout="constrained", facecolor="white")
         figure.suptitle(_headline(facts), fontsize=13, color=_PRINTED["ink"])
         for place, (title, draw) in enumerate(charts.values()):
@@ -77,6 +106,20 @@ def as_png(facts: Facts) -> bytes:
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=130)
     return picture.getvalue()
+
+
+@contextmanager
+def _settings(values: "dict[str, Any]") -> "Iterator[None]":
+    """Let matplotlib work with these settings, and say nothing of letters that no font has: they become boxes."""
+    with warnings.catch_warnings(), mpl.rc_context(values):
+        warnings.filterwarnings("ignore", r"Glyph \d+ ")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support .* natively")
+        yield
+
+
+def _more_fonts() -> "list[str]":
+    here = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in _MORE_FONTS if name in here]
 
 
 def _headline(facts: Facts) -> str:

@@ -15,7 +15,7 @@ from neuron_store.cli.totals import Activity, group_of, read_activity, read_hits
 from neuron_store.shim.counters import COUNTERS, MISS
 from neuron_store.store.collection.pins import models_by_key
 from neuron_store.store.errors import CorruptEntry
-from neuron_store.store.events import Event, day_of, read_events
+from neuron_store.store.events import Event, day_of, is_moment, read_events
 from neuron_store.store.layout import Layout
 from neuron_store.store.results import Result, all_keys, load_result
 from neuron_store.store.usage import Usage, measure_usage
@@ -157,6 +157,8 @@ def _subgraph(result: Result, hits: "collections.Counter[str]", models: "dict[st
 def _growth(results: Iterable[Subgraph]) -> dict[str, tuple[int, int]]:
     days: dict[str, tuple[int, int]] = {}
     for result in results:
+        if not is_moment(result.created) or not result.created:
+            continue  # it is not recorded
         count, size = days.get(day_of(result.created), (0, 0))
         days[day_of(result.created)] = (count + 1, size + result.size)
     return dict(sorted(days.items()))

@@ -30,7 +30,7 @@ def _is_needless(layout: Layout, context: Context, protection: Protection) -> bo
     except (CorruptEntry, OSError):
         return False  # it was never published, or is being written
     state = context.state()
-    in_registry = context.is_pulled or remotes and all(context.is_published(name, state) for name in remotes)
+    in_registry = context.is_pulled or (remotes and all(context.is_published(name, state) for name in remotes))
     if time.time() - newest < _OLD or not in_registry:
         return False
     keys = context.noted_keys()

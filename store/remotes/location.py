@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 NO_REMOTE = "none"
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 DEFAULT_ENDPOINT = "https://huggingface.co"
 SAVED_NAME_FILE = "optimum_neuron_custom_cache"  # optimum-neuron's own name for it
 _MODES = {"read-only": False, "ro": False, "read-write": True, "rw": True, "": True}
 _REPO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,95})/[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,95})")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Who an address says we are. A password may have a slash in it; what has no colon before one is no password.
+_CREDENTIALS = re.compile(
+    r"(?<=://)(?:[^\s/@:\"'<>]*:[^\s\"'<>]*|[^\s/\"'<>]+)@"
+    r"|^[^\s/:@\"'<>]+:[^\s/\"'<>]+@"  # without its scheme
+)
+_STORED_TOKEN = re.compile(r"^\s*hf_token\s*=\s*(\S+)", re.MULTILINE)
 _LARGEST_NAME = 16384  # bytes of the saved name's file, or of a token's; some tokens tell a lot about their owner
 
 
@@ -66,25 +73,34 @@ def read_location(word: str) -> Location:
     """Read one word of the setting. Raises ConfigurationError."""
     url, _, mode = word.partition("|")
     if mode not in _MODES:
-        raise ConfigurationError(f"remote {word!r}: after | stands read-only or read-write")
+        raise ConfigurationError(f"remote {without_credentials(word)!r}: after | stands read-only or read-write")
     if url.startswith("hf://"):
         return _read_hub(word, url.removeprefix("hf://").rstrip("/"), writable=_MODES[mode])
     if url.startswith("file:///"):
         folder = os.path.normpath(url.removeprefix("file://"))
         if "\0" in folder or folder.strip("/") == "":
-            raise ConfigurationError(f"remote {word!r}: it names no folder of its own")
+            raise ConfigurationError(f"remote {without_credentials(word)!r}: it names no folder of its own")
         return Location("file", "/" + folder.lstrip("/"), writable=_MODES[mode])
-    raise ConfigurationError(f"remote {word!r} is neither hf://[datasets/]org/name[@revision] nor file:///folder")
+    raise ConfigurationError(
+        f"remote {without_credentials(word)!r} is neither hf://[datasets/]org/name[@revision] nor file:///folder"
+    )
 
 
 def _read_hub(word: str, written: str, *, writable: bool) -> Location:
     repo_type = "dataset" if written.startswith("datasets/") else "model"
     repo, at, revision = written.removeprefix("datasets/").removeprefix("models/").partition("@")
     if not is_repo_name(repo) or (at and not _REVISION.fullmatch(revision)) or ".." in revision:
-        raise ConfigurationError(f"remote {word!r}: a repo is written org/name, perhaps with @revision after it")
+        raise ConfigurationError(
+            f"remote {without_credentials(word)!r}: a repo is written org/name, perhaps with @revision after it"
+        )
     revision = revision or "main"
     writable = writable and not _COMMIT.fullmatch(revision)
     return Location("hf", repo, writable=writable, repo_type=repo_type, revision=revision)
+
+
+def without_credentials(text: str) -> str:
+    """Return an address, or a text with addresses, without who they say we are: hf://<token>@org/name."""
+    return _CREDENTIALS.sub("<token>@", text)
 
 
 def is_repo_name(name: str) -> bool:
@@ -152,7 +168,7 @@ def hub_token(environ: "Mapping[str, str]") -> str:
 
 def hub_token_and_source(environ: "Mapping[str, str]") -> "tuple[str, str]":
     """Return the token that huggingface_hub would use, and the variable or file that it is in; "" and "" for none."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    for name in _TOKEN_VARIABLES:
         if environ.get(name, "").strip():
             return environ[name].strip(), name
     if _is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "")):
@@ -160,6 +176,16 @@ def hub_token_and_source(environ: "Mapping[str, str]") -> "tuple[str, str]":
     path = hub_token_path(environ)
     token = _read_small(path)
     return (token, path) if token else ("", "")
+
+
+def all_hub_tokens(environ: "Mapping[str, str]") -> "list[str]":
+    """Return every token for the Hub that this user has, also those that are not the one in use."""
+    home = environ.get("HOME") or os.path.expanduser("~")
+    files = {hub_token_path(environ), os.path.join(home, ".cache", "huggingface", "token")}
+    found = {environ.get(name, "").strip() for name in _TOKEN_VARIABLES} | {_read_small(path) for path in files}
+    for path in files:  # `hf auth login` keeps the tokens of other names beside it
+        found.update(_STORED_TOKEN.findall(_read_small(os.path.join(os.path.dirname(path), "stored_tokens"))))
+    return sorted(found - {""})
 
 
 def hub_token_path(environ: "Mapping[str, str]") -> str:

@@ -13,7 +13,7 @@ What is replaced, in every text that is uploaded:
 import os
 import re
 
-from neuron_store.store.remotes.location import hub_token
+from neuron_store.store.remotes.location import all_hub_tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class PrivateNames:
             pass  # a user without an entry, as in many containers
         hosts = [os.uname().nodename, environ.get("HOSTNAME", "")]
         secrets = [value for name, value in environ.items() if is_secret_name(name) and not _names_file(name, value)]
-        secrets.append(hub_token(environ))
+        secrets += all_hub_tokens(environ)
         return cls(users=users, hosts=hosts, folders=[folder for folder in folders if folder != "/"], secrets=secrets)
 
     def joined_with(self, others: "Mapping[str, Iterable[str]]") -> "PrivateNames":
