@@ -26,7 +26,7 @@ _DATA_SUFFIXES = (b".npy", b".npz", b".klir", b".bir", b".colz", b".safetensors"
 
 
 class Unprovable(NotCacheable):
-    """An entry does not tell what its compile depended on. `reason` names what."""
+    """What an entry tells makes no key, for a `reason` that no invocation of the shim has."""
 
 
 class StockKey:
@@ -76,7 +76,7 @@ def read_stock_flags(flags: "Sequence[str]") -> CommandLine:
     """Return the command line that an entry's options make. Raises NotCacheable if they hold more than options."""
     place = place_in(without_logfile(flags))
     if place:
-        raise NotCacheable("place_option", place)
+        raise Unprovable("place_option", place)
     command = read_command_line(["compile", _STOCK_OPTION, _ANY_GRAPH, _ANY_OUTPUT, *flags])
     if command.model != _ANY_GRAPH:
         raise NotCacheable("several_inputs", command.model)
