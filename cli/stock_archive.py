@@ -154,6 +154,8 @@ def _read_files(path: str) -> dict[str, tuple[int, int]]:
                 files[named] = files[_plain(member.linkname)]
             else:
                 files.pop(named, None)
+                if os.path.basename(named) == WRAPPED_NEFF:
+                    files[named] = (number, 0)  # without any, an entry counts as finished
     return files
 
 

@@ -52,6 +52,19 @@ def test_the_last_member_of_a_name_counts(host, tmp_path, added):
     assert served(host, 1) == b"HALF and the other half"
 
 
+@pytest.mark.parametrize(
+    ("part", "state"), [("wrapped_neff.hlo", "unfinished"), ("model.neff", "unfinished"), ("model.done", "pending")]
+)
+def test_an_entry_with_a_part_that_is_a_link_is_not_finished(host, tmp_path, part, state):
+    entry, _ = (make_entry(tmp_path / "cache", number, neff=b"NEFF") for number in (1, 2))
+    (entry / part).unlink(missing_ok=True)
+    (entry / part).symlink_to("/etc/passwd")
+    (entry / "readme").symlink_to("/etc/passwd")
+    tar("-cf", tmp_path / "c.tar", "-C", tmp_path / "cache", ".")
+    told = answer(host, "import", tmp_path / "c.tar")
+    assert (told["imported"], told["left_out"]) == (1, {state: 1})
+
+
 def test_a_file_that_something_else_has_replaced_is_not_there(host, tmp_path):
     entry = make_entry(tmp_path / "cache", 1, neff=b"NEFF")
     tar("-cf", tmp_path / "c.tar", "-C", tmp_path / "cache", ".")
