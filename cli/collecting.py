@@ -250,7 +250,7 @@ def show(layout: Layout, report: Report, *, dry_run: bool, as_json: bool) -> Non
                 "removed": {name: {"count": t.results, "bytes": t.bytes} for name, t in report.tallies.items()},
                 "kept": report.kept,
                 "unmet": report.unmet,
-                "unreadable": report.unread,
+                "unreadable": len(report.unread),
                 "freed_bytes": report.freed,
                 "before_bytes": report.before,
                 "after_bytes": report.after,
@@ -277,10 +277,11 @@ def show(layout: Layout, report: Report, *, dry_run: bool, as_json: bool) -> Non
         why = "" if report.unread else ": what is left must stay"
         presentation.remark(f"the limit of {limits} is not reached{why}")
     if report.unread:
-        records = presentation.plural(report.unread, "record")
+        records = presentation.plural(len(report.unread), "record")
+        such_as = presentation.printable(report.unread[0])
         presentation.remark(
-            f"{records} cannot be read, or another version wrote them: any blob may be theirs, so none was removed, and no "
-            "result for size or free space; `neuron-store verify` tells which they are"
+            f"{records} cannot be read, or another version wrote them ({such_as}): any blob may be theirs, so none was "
+            "removed, and no result for size or free space; make them readable, or collect with that version"
         )
 
 

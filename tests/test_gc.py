@@ -284,8 +284,7 @@ def test_what_is_said_to_be_freed_while_no_blob_may_go_is_what_was_freed(host):
     assert told["after_bytes"] > 300_000
     assert disk_bytes(host.store) == held
     said = host.cli("gc").stderr
-    assert "1 record cannot be read, or another version wrote them" in said
-    assert "`neuron-store verify` tells which" in said
+    assert f"1 record cannot be read, or another version wrote them ({'0' * 32})" in said
 
 
 def test_uploads_of_results_that_are_gone_leave_the_queue(host):

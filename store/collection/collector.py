@@ -86,7 +86,8 @@ class Report:
         unmet: limits that do not hold.
         before, after: bytes of the store, the quarantine's among them.
         results: that are left.
-        unread: files that could not be read, for whose sake blobs without a name stayed.
+        unread: records (by their keys, where they are of a newer format) and folders that could not be read, for whose
+            sake blobs stayed.
     """
 
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class Report:
     before: int = 0
     after: int = 0
     results: int = 0
-    unread: int = 0
+    unread: list[str] = field(default_factory=list)
 
     def add(self, reason: str, count: int, size: int) -> None:
         """Count what went."""
@@ -151,7 +152,7 @@ class _Collection:
         choice = choose(held, self._limits, protection, time.time(), free_space(layout))
         self._quarantined = measure_quarantine(layout)[1]
         report.before = held.size + self._quarantined
-        report.unread = len(held.unknown)
+        report.unread = held.unknown
         report.unmet = choice.unmet
         report.kept = choice.kept
         if dry_run:
