@@ -29,10 +29,9 @@ def take_place() -> None:
     os.uname = lambda: os.uname_result((machine.sysname, NAME, *machine[2:]))
     os.statvfs = _disk
     pwd.getpwuid = lambda number: pwd.struct_passwd((USER, "x", number, number, "", os.path.expanduser("~"), "/bin/sh"))
-    # mypy's stubs, and modules that import these names for themselves, do not expect them to be replaced.
-    grp.getgrgid = lambda number: grp.struct_group((USER, "x", number, []))  # type: ignore[assignment]
-    filesystem.mount_of = lambda *_: Mount("/", "ext4", "/dev/nvme0n1p1", "rw,relatime")  # type: ignore[attr-defined]
-    callers.processes = lambda: iter(())  # type: ignore[attr-defined]
+    grp.getgrgid = lambda number: grp.struct_group((USER, "x", number, []))  # type: ignore[assignment]  # not for numbers alone
+    filesystem.mount_of = lambda *_: Mount("/", "ext4", "/dev/nvme0n1p1", "rw,relatime")  # type: ignore[attr-defined]  # not its own name
+    callers.processes = lambda: iter(())  # type: ignore[attr-defined]  # nor this one
     usage._sizes = _lengths  # noqa: SLF001 - the demo's blobs are holes: their length stands for what they take
     if os.environ.get(NOW):
         now = float(os.environ[NOW])

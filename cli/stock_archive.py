@@ -47,8 +47,16 @@ class StockArchive:
         self._folder = folder
         self.passed_over: dict[str, str] = {}
         self._contents: dict[_Place, dict[str, tuple[int, int]]] = defaultdict(dict)
-        for named, content in _read_files(path).items():
-            self._sort_in(named, content)
+        self._odd: dict[_Place, set[str]] = defaultdict(set)
+        files, odd = _read_names(path)
+        for named, content in files.items():
+            place, below = self._sort_in(named)
+            if place is not None:
+                self._contents[place][below] = content
+        for named in odd:
+            place, below = self._sort_in(named)
+            if place is not None:
+                self._odd[place].add(below)
         self._numbers = {place: number for number, place in enumerate(self._contents)}
 
     def __len__(self) -> int:
@@ -76,16 +84,18 @@ class StockArchive:
         if wanted:
             raise self._changed()
 
-    def _sort_in(self, named: str, content: tuple[int, int]) -> None:
+    def _sort_in(self, named: str) -> "tuple[_Place | None, str]":
+        """Return the entry that a name is in, None if it is in none, and what lies there by this name."""
         found = _module_in(named)
         if found is None:
-            return
+            return None, ""
         above, module, below = found
         odd = what_is_odd(os.path.basename(above), module)
         if odd:
             self.passed_over[f"{above}/{module}".lstrip("/")] = odd
         elif "/" not in below or not is_module(module):  # a traced model has folders
-            self._contents[(above, module)][below] = content
+            return (above, module), below
+        return None, ""
 
     @property
     def versions(self) -> list[str]:
@@ -103,7 +113,9 @@ class StockArchive:
         above, module = place
         version = version_of(os.path.basename(above))
         sizes = {name: size for name, (_, size) in self._contents[place].items()}
-        return StockEntry(f"{self._folder}/{self._numbers[place]}/{module}", version, module, sizes)
+        return StockEntry(
+            f"{self._folder}/{self._numbers[place]}/{module}", version, module, sizes, odd=self._odd.get(place, ())
+        )
 
     def _take(
         self,
@@ -142,9 +154,10 @@ class StockArchive:
         return NotFound(f"{self._path} changed while it was read; import again")
 
 
-def _read_files(path: str) -> dict[str, tuple[int, int]]:
-    """Return all files: name -> which member of the tarball holds its content, and the size of that."""
+def _read_names(path: str) -> tuple[dict[str, tuple[int, int]], set[str]]:
+    """Return all files (name -> which member of the tarball holds its content, and its size), and what else has a name."""
     files: dict[str, tuple[int, int]] = {}
+    odd: set[str] = set()
     with open_tarball(path) as archive:
         for number, member in enumerate(archive):
             named = _plain(member.name)
@@ -154,9 +167,8 @@ def _read_files(path: str) -> dict[str, tuple[int, int]]:
                 files[named] = files[_plain(member.linkname)]
             else:
                 files.pop(named, None)
-                if os.path.basename(named) == WRAPPED_NEFF:
-                    files[named] = (number, 0)  # without any, an entry counts as finished
-    return files
+                odd.add(named)
+    return files, odd - files.keys()
 
 
 def _plain(name: str) -> str:

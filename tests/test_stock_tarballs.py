@@ -53,7 +53,7 @@ def test_the_last_member_of_a_name_counts(host, tmp_path, added):
 
 
 @pytest.mark.parametrize(
-    ("part", "state"), [("wrapped_neff.hlo", "unfinished"), ("model.neff", "unfinished"), ("model.done", "pending")]
+    ("part", "state"), [("wrapped_neff.hlo", "unfinished"), ("model.neff", "unfinished"), ("model.done", "unfinished")]
 )
 def test_an_entry_with_a_part_that_is_a_link_is_not_finished(host, tmp_path, part, state):
     entry, _ = (make_entry(tmp_path / "cache", number, neff=b"NEFF") for number in (1, 2))
