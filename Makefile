@@ -62,7 +62,7 @@ lint: $(VENV)/.test
 
 # Speed, as ratios within one run: docs/speed.md says what to expect.
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest benchmarks/speed --benchmark-only --benchmark-columns=min,median,rounds \
+	$(BIN)/python -m pytest benchmarks/speed --benchmark-columns=min,median,rounds \
 		-p no:xdist -o addopts="" -o pythonpath=benchmarks/speed --import-mode=importlib
 
 # The picture in the README.
